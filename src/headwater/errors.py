@@ -1,0 +1,181 @@
+"""The error tree: every failure a caller can meet, each with a stable code.
+
+Raised by every layer, turned into HTTP by `api/problems.py` alone. A class here knows no HTTP; its
+message always names the next step.
+
+    HeadwaterError
+    ├── InvalidInput            the caller must change the request
+    │   ├── InvalidJson
+    │   ├── InvalidDocument
+    │   ├── UnknownField
+    │   ├── InvalidVector
+    │   ├── DimensionMismatch
+    │   ├── InvalidCursor
+    │   ├── InvalidQuery
+    │   └── InvalidLibrary
+    ├── TooLarge                a limit in the settings was passed
+    │   ├── LineTooLong
+    │   ├── BodyTooLarge
+    │   ├── TooManyItems
+    │   └── TooManyLines
+    ├── NotFound
+    │   ├── LibraryNotFound
+    │   └── DocumentNotFound
+    ├── Conflict
+    │   ├── LibraryExists
+    │   ├── DocumentExists
+    │   ├── VersionMismatch
+    │   └── EmbedderMismatch
+    ├── CursorExpired           the log no longer reaches back that far
+    ├── UnsupportedEncoding
+    ├── Unavailable             try again
+    │   ├── NotCaughtUp
+    │   ├── Overloaded
+    │   ├── ShuttingDown
+    │   ├── EmbedderFailed
+    │   └── StoreFailed
+    └── Refused                 the server will not start or run like this
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class HeadwaterError(Exception):
+    """The root. `code` is stable; `fields` are typed extras that reach the client."""
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, **fields: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+
+
+class InvalidInput(HeadwaterError):
+    code = "invalid_input"
+
+
+class InvalidJson(InvalidInput):
+    code = "invalid_json"
+
+
+class InvalidDocument(InvalidInput):
+    code = "invalid_document"
+
+
+class UnknownField(InvalidInput):
+    code = "unknown_field"
+
+
+class InvalidVector(InvalidInput):
+    code = "invalid_vector"
+
+
+class DimensionMismatch(InvalidInput):
+    code = "dimension_mismatch"
+
+
+class InvalidCursor(InvalidInput):
+    code = "invalid_cursor"
+
+
+class InvalidQuery(InvalidInput):
+    code = "invalid_query"
+
+
+class InvalidLibrary(InvalidInput):
+    code = "invalid_library"
+
+
+class TooLarge(HeadwaterError):
+    code = "too_large"
+
+
+class LineTooLong(TooLarge):
+    code = "line_too_long"
+
+
+class BodyTooLarge(TooLarge):
+    code = "body_too_large"
+
+
+class TooManyItems(TooLarge):
+    code = "too_many_items"
+
+
+class TooManyLines(TooLarge):
+    code = "too_many_lines"
+
+
+class NotFound(HeadwaterError):
+    code = "not_found"
+
+
+class LibraryNotFound(NotFound):
+    code = "library_not_found"
+
+
+class DocumentNotFound(NotFound):
+    code = "document_not_found"
+
+
+class Conflict(HeadwaterError):
+    code = "conflict"
+
+
+class LibraryExists(Conflict):
+    code = "library_exists"
+
+
+class DocumentExists(Conflict):
+    code = "document_exists"
+
+
+class VersionMismatch(Conflict):
+    code = "version_mismatch"
+
+
+class EmbedderMismatch(Conflict):
+    code = "embedder_mismatch"
+
+
+class CursorExpired(HeadwaterError):
+    """`fields["earliest"]` is the oldest cursor that can still be read after."""
+
+    code = "cursor_expired"
+
+
+class UnsupportedEncoding(HeadwaterError):
+    code = "unsupported_encoding"
+
+
+class Unavailable(HeadwaterError):
+    code = "unavailable"
+    retryable = True
+
+
+class NotCaughtUp(Unavailable):
+    code = "not_caught_up"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+
+
+class EmbedderFailed(Unavailable):
+    code = "embedder_failed"
+
+
+class StoreFailed(Unavailable):
+    code = "store_failed"
+
+
+class Refused(HeadwaterError):
+    code = "refused"

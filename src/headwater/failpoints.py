@@ -1,0 +1,47 @@
+"""Named places where a test makes the process die.
+
+Production pays one set lookup per place. A child process started with
+`HEADWATER_FAILPOINTS=name[:nth]` kills itself with SIGKILL the nth time the place is reached
+(default: first).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+NAMES = frozenset(
+    {
+        "store.before_commit",  # rows written, transaction open
+        "store.after_commit",  # durable, nobody told
+        "changes.after_publish",  # in the ring, bell rung
+        "ingest.before_result",  # committed, result line not yet sent
+        "ingest.before_summary",  # all committed, summary not yet sent
+        "view.before_manifest",  # segment files written, manifest not
+        "view.after_manifest",  # manifest renamed, old files not yet removed
+        "library.mid_sweep",  # a deleted library is partly swept
+    }
+)
+
+_countdown: dict[str, int] = {}
+
+
+def arm(spec: str) -> None:
+    """Arm places from `name[:nth],…`. Raises ValueError on an unknown name."""
+    for part in filter(None, (piece.strip() for piece in spec.split(","))):
+        name, _, nth = part.partition(":")
+        if name not in NAMES:
+            raise ValueError(f"unknown failpoint {name!r}; known: {', '.join(sorted(NAMES))}")
+        _countdown[name] = int(nth or 1)
+
+
+def reach(name: str) -> None:
+    """Say that execution is at `name`; an armed place does not return."""
+    if not _countdown or name not in _countdown:
+        return
+    _countdown[name] -= 1
+    if _countdown[name] <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+arm(os.environ.get("HEADWATER_FAILPOINTS", ""))

@@ -1,0 +1,260 @@
+"""The nouns of the system, as plain values.
+
+Imported by every layer above `errors`. Holds no behaviour that needs a database, a loop or a
+clock. Times are Unix microseconds (`_us`) inside and RFC 3339 at the edge; JSON that is only
+carried, never looked into, stays `bytes`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.errors import CursorExpired, InvalidCursor
+
+Position = int
+"""A place in the log: 64-bit, assigned inside the write transaction, rising in commit order."""
+
+Vectors = NDArray[np.float32]
+"""float32, shape (n, dim), C-contiguous."""
+
+Rows = NDArray[np.int64]
+"""int64, shape (n,): chunk row numbers of the store, never reused."""
+
+Metric = Literal["cosine", "dot", "euclidean"]
+Status = Literal["created", "updated", "unchanged"]
+Form = Literal["text", "texts", "chunks"]
+
+EVENT_TYPES = (
+    "library.created",
+    "library.updated",
+    "library.deleted",
+    "document.added",
+    "document.updated",
+    "document.deleted",
+    "chunk.added",
+    "chunk.deleted",
+    "index.rebuilt",
+    "index.optimized",
+    "batch.started",
+    "batch.completed",
+    "batch.failed",
+)
+
+_CURSOR = re.compile(r"([a-z0-9]{6,16})\.(\d{1,19})(?:\.(\d{1,9}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What clients see of a position: `<log-id>.<position>`, opaque to them.
+
+    `part` counts the events already delivered of the *next* change after `position`, when one
+    change is expanded into several events (`chunk.*`). It is 0 between changes.
+    """
+
+    log_id: str
+    position: Position
+    part: int = 0
+
+    def __str__(self) -> str:
+        tail = f".{self.part}" if self.part else ""
+        return f"{self.log_id}.{self.position}{tail}"
+
+    @classmethod
+    def parse(cls, text: str, *, log_id: str) -> Self:
+        """Read a cursor of the log `log_id`.
+
+        Raises `InvalidCursor` when `text` is no cursor, `CursorExpired` when it belongs to
+        another history (a restored or recreated database).
+        """
+        match = _CURSOR.fullmatch(text)
+        if match is None or int(match[2]) >= 1 << 63:
+            raise InvalidCursor(
+                f"{text[:80]!r} is not a cursor; use one from an answer or event, "
+                "or `beginning` or `now`"
+            )
+        if match[1] != log_id:
+            raise CursorExpired(
+                f"cursor {text} belongs to another log than this server's ({log_id}); "
+                "read the current state (an export gives a cursor) and go on from there",
+                reason="other_log",
+            )
+        return cls(match[1], int(match[2]), int(match[3] or 0))
+
+
+class Span(msgspec.Struct, frozen=True, gc=False):
+    """`count` consecutive chunk rows from `first` on; no rows when `count` is 0."""
+
+    first: int = 0
+    count: int = 0
+
+
+NOTHING = Span()
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One row of the log.
+
+    `data` is an encoded JSON object with what a reader needs to decide. `added` and `removed` are
+    the chunk rows a view puts in and takes out: views need nothing else, and never look them up.
+    """
+
+    position: Position
+    at_us: int
+    type: str
+    library_id: str | None
+    subject: str | None
+    data: bytes
+    added: Span = NOTHING
+    removed: Span = NOTHING
+
+
+class AddedVectors(msgspec.Struct, frozen=True, gc=False):
+    """The vectors of chunk rows `first` … `first + len(matrix) - 1` of one library."""
+
+    library_id: str
+    first: int
+    matrix: Vectors
+
+
+class Committed(msgspec.Struct, frozen=True, gc=False):
+    """One write transaction, as followers at the head get it.
+
+    It holds every change in (`after`, `through`]; whoever has read through `after` may take it
+    and is then at `through`. `vectors` covers every `added` span in `changes`.
+    """
+
+    after: Position
+    through: Position
+    changes: tuple[Change, ...]
+    vectors: tuple[AddedVectors, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(change.data) + 256 for change in self.changes) + sum(
+            added.matrix.nbytes for added in self.vectors
+        )
+
+
+class Library(msgspec.Struct, frozen=True):
+    """A named set of documents with one embedder, dimension and metric.
+
+    `number` is the store's own key; `id` is the UUIDv7 that clients see.
+    `embedder_identity` names the exact model; the store never lets it change.
+    """
+
+    number: int
+    id: str
+    name: str
+    description: str | None
+    embedder: str
+    embedder_identity: str
+    dimension: int
+    metric: Metric
+    chunk_size: int
+    chunk_overlap: int
+    metadata: dict[str, Any]
+    version: int
+    documents: int
+    chunks: int
+    created_us: int
+    updated_us: int
+    position: Position
+
+
+class Document(msgspec.Struct, frozen=True, gc=False):
+    """A stored document. `row` is the store's key and rises in order of first insertion.
+
+    `text` is the whole text when `form` is `text` and there is more than one chunk; with one
+    chunk the chunk's text is the document's. `chunks` names its chunk rows, in order.
+    """
+
+    row: int
+    id: str
+    version: int
+    title: str | None
+    form: Form
+    text: str | None
+    metadata: bytes
+    chunks: Span
+    created_us: int
+    updated_us: int
+    position: Position
+
+
+class Chunk(msgspec.Struct, frozen=True, gc=False):
+    """A stored chunk. `start` and `end` are character offsets into the document's text.
+
+    `vector` is None unless it was asked for, and always when the chunk has none.
+    """
+
+    row: int
+    ordinal: int
+    text: str | None
+    start: int | None
+    end: int | None
+    metadata: bytes | None
+    vector: Vectors | None = None
+
+
+class Passage(msgspec.Struct, frozen=True, gc=False):
+    """A chunk with what is shown of its document when it is found. `metadata` is the document's."""
+
+    row: int
+    document_id: str
+    title: str | None
+    ordinal: int
+    text: str | None
+    start: int | None
+    end: int | None
+    metadata: bytes
+    chunk_metadata: bytes | None
+    vector: Vectors | None = None
+
+
+class DraftChunk(msgspec.Struct, frozen=True, gc=False):
+    text: str | None
+    start: int | None = None
+    end: int | None = None
+    metadata: bytes | None = None
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A document made ready to be stored: chunked, hashed, canonical.
+
+    `metadata` is canonical JSON (keys sorted), `body_hash` covers everything that shapes the
+    chunks and vectors, so that equal hashes need no new chunks. `must_be_new` and `if_version`
+    are conditions; the store refuses the draft with `DocumentExists` or `VersionMismatch`.
+    """
+
+    id: str
+    title: str | None
+    form: Form
+    text: str | None
+    metadata: bytes
+    body_hash: bytes
+    chunks: tuple[DraftChunk, ...]
+    must_be_new: bool = False
+    if_version: int | None = None
+
+
+class Written(msgspec.Struct, frozen=True, gc=False):
+    """What became of one draft. `position` is the change's, or the last one's when unchanged."""
+
+    id: str
+    status: Status
+    version: int
+    num_chunks: int
+    created_us: int
+    updated_us: int
+    position: Position
+
+
+def chunk_id(document_id: str, ordinal: int) -> str:
+    """The public name of a chunk: `<document id>#<ordinal>`, stable across updates."""
+    return f"{document_id}#{ordinal}"

@@ -1,0 +1,370 @@
+"""The store contract: documents and the log of their changes, in one transaction.
+
+`Store` is what the loop holds; `Reader` is one consistent read transaction, used inside a reading
+thread; the commands are the only ways to write. A second implementation needs nothing but this
+file and must pass `tests/store/contract.py`. No caller may rely on anything that is not said here.
+
+Promises:
+- A command's result is given only after its transaction is durable (as the durability setting
+  says), and after `on_commit` has been called on the loop with the transaction's `Committed`.
+- `on_commit` is called in commit order, each transaction once. Transactions of *other* processes
+  are only hinted at, by `on_foreign(head)`, soon and at least once after the last of them.
+- Positions rise in commit order: when a reader sees position p, no change with a lower position
+  appears later.
+- A command that fails changes nothing, also when it shares a transaction with others.
+- The position and chunk rows of a removed thing are never used again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+import anyio.abc
+import msgspec
+
+from headwater.errors import HeadwaterError
+from headwater.model import (
+    Change,
+    Chunk,
+    Committed,
+    Document,
+    Draft,
+    Library,
+    Metric,
+    Passage,
+    Position,
+    Rows,
+    Vectors,
+    Written,
+)
+
+T = TypeVar("T")
+
+UNSET = msgspec.UNSET
+Unset: TypeAlias = msgspec.UnsetType
+
+
+# ── Commands ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class CreateLibrary:
+    """→ `Library`. Change `library.created`. Raises `LibraryExists` when the name is taken."""
+
+    id: str
+    name: str
+    description: str | None
+    embedder: str
+    embedder_identity: str
+    dimension: int
+    metric: Metric
+    chunk_size: int
+    chunk_overlap: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLibrary:
+    """→ `Library`. Change `library.updated`, none when nothing differs.
+
+    `metadata` replaces what was there. Raises `LibraryNotFound`, `LibraryExists`.
+    """
+
+    number: int
+    name: str | Unset = UNSET
+    description: str | None | Unset = UNSET
+    metadata: dict[str, Any] | Unset = UNSET
+    chunk_size: int | Unset = UNSET
+    chunk_overlap: int | Unset = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLibrary:
+    """→ `Position`. Change `library.deleted` with the counts and metadata it had.
+
+    The library and all in it are gone for every reader from this commit on and its name is free;
+    its rows are taken away later by `SweepLibraries`. Raises `LibraryNotFound`.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLibraries:
+    """→ `bool`: whether rows of deleted libraries are left. Removes at most `limit` documents.
+
+    No change row: nobody could see these rows any more.
+    """
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutDocuments:
+    """→ `list[Written | HeadwaterError]`, one per draft, in order. Upserts.
+
+    Changes `document.added` / `document.updated`; none for a draft equal to what is stored
+    (`unchanged`). A draft with the stored `body_hash` keeps its chunks and their vectors. Several
+    drafts may have one id: each sees the effect of those before it. `vectors` has a row per
+    chunk, all drafts' chunks in order. Raises `LibraryNotFound` as a whole.
+    """
+
+    number: int
+    drafts: Sequence[Draft]
+    vectors: Vectors
+    batch_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchDocument:
+    """→ `Written`. Change `document.updated`, or none when nothing differs.
+
+    `metadata` is a JSON merge patch (RFC 7396). Raises `LibraryNotFound`, `DocumentNotFound`,
+    `VersionMismatch`.
+    """
+
+    number: int
+    id: str
+    title: str | None | Unset = UNSET
+    metadata: dict[str, Any] | Unset = UNSET
+    if_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDocument:
+    """→ `Position`. Change `document.deleted` with the metadata the document had.
+
+    Raises `LibraryNotFound`, `DocumentNotFound`, `VersionMismatch`.
+    """
+
+    number: int
+    id: str
+    if_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BeginBatch:
+    """→ `Position`. Change `batch.started`; the batch counts as open until `EndBatch`."""
+
+    number: int
+    batch_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndBatch:
+    """→ `Position`. Change `batch.completed`, or `batch.failed` when `error` is given.
+
+    `counts` go into the change's data. A batch that is not open gives the head, and no change.
+    """
+
+    batch_id: str
+    counts: dict[str, int]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailOpenBatches:
+    """→ `int`: how many batches were left open by a process that is gone; each gets `batch.failed`.
+
+    Called once at start, before any batch is begun.
+    """
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """→ `Position`. One change that concerns no row: `index.rebuilt`, `index.optimized`."""
+
+    type: str
+    library_id: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TrimLog:
+    """→ `Position`: the log's new trim point. Removes at most `limit` of the oldest changes.
+
+    Removes those older than `before_us`, and the oldest beyond `keep` in number. Never the last
+    one.
+    """
+
+    before_us: int
+    keep: int
+    limit: int
+
+
+Command: TypeAlias = (
+    CreateLibrary
+    | UpdateLibrary
+    | DeleteLibrary
+    | SweepLibraries
+    | PutDocuments
+    | PatchDocument
+    | DeleteDocument
+    | BeginBatch
+    | EndBatch
+    | FailOpenBatches
+    | Announce
+    | TrimLog
+)
+
+
+# ── Reading ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Changes in (`after`, `through`] that matched, in order. Nothing else matched in there.
+
+    `through` may lie beyond the last change, and below the head when the page is full.
+    """
+
+    changes: list[Change]
+    through: Position
+
+
+class Reader(ABC):
+    """One consistent read transaction. Synchronous: only for use inside a reading thread.
+
+    Deleted libraries and what they held are invisible, except in the log.
+    """
+
+    @abstractmethod
+    def head(self) -> Position:
+        """The position of the newest change; 0 in a new log."""
+
+    @abstractmethod
+    def trimmed(self) -> Position:
+        """The trim point: changes at or below it are gone. 0 when nothing was ever trimmed."""
+
+    @abstractmethod
+    def log(
+        self,
+        after: Position,
+        limit: int,
+        *,
+        library_ids: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> LogPage:
+        """Up to `limit` matching changes after `after`; None matches all.
+
+        Looks at a bounded stretch of the log, so a page may be empty and still advance `through`.
+        Raises `CursorExpired` when `after` is below the trim point.
+        """
+
+    @abstractmethod
+    def position_at(self, at_us: int) -> Position:
+        """The newest position committed before that time; the trim point when none is left."""
+
+    @abstractmethod
+    def library(self, ref: str) -> Library | None:
+        """By id or by name; an id wins over an equal name."""
+
+    @abstractmethod
+    def libraries(self, *, after: int, limit: int) -> list[Library]:
+        """By rising `number`, those with `number` > `after`."""
+
+    @abstractmethod
+    def document(self, number: int, id: str) -> Document | None: ...
+
+    @abstractmethod
+    def documents_by_id(self, number: int, ids: Collection[str]) -> dict[str, Document]: ...
+
+    @abstractmethod
+    def documents(
+        self,
+        number: int,
+        *,
+        after_row: int,
+        through_row: int | None = None,
+        changed_after: Position | None = None,
+        limit: int,
+    ) -> list[Document]:
+        """By rising `row`, those with `after_row` < row ≤ `through_row`.
+
+        With `changed_after`, only documents whose last change is newer than that position.
+        """
+
+    @abstractmethod
+    def body_hashes(self, number: int, ids: Collection[str]) -> dict[str, bytes]:
+        """The `body_hash` of each of `ids` that exists."""
+
+    @abstractmethod
+    def chunks(self, documents: Sequence[Document], *, vectors: bool = False) -> list[list[Chunk]]:
+        """Each document's chunks, in order."""
+
+    @abstractmethod
+    def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
+        """The passages of those chunk rows that still exist."""
+
+    @abstractmethod
+    def vectors_after(self, number: int, after_row: int, limit: int) -> tuple[Rows, Vectors]:
+        """Chunk rows > `after_row` of a library that have a vector, rising, and their vectors."""
+
+    @abstractmethod
+    def vectors_of(self, spans: Sequence[tuple[int, int]]) -> tuple[Rows, Vectors]:
+        """Vectors of the chunk rows in the `(first, count)` spans that still exist and have one.
+
+        All spans belong to libraries of one dimension. Rising rows when the spans rise.
+        """
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """What is inconsistent within the store, a sentence each: counters, spans, the log."""
+
+
+class Snapshot(ABC):
+    """A `Reader` that stays at one point of history across several calls."""
+
+    position: Position
+
+    @abstractmethod
+    async def read(self, query: Callable[[Reader], T]) -> T: ...
+
+
+class Store(ABC):
+    """What the loop holds. Usable once `run` has said that it is started."""
+
+    log_id: str
+    """Six to sixteen characters a–z0–9, made when the database is created."""
+
+    @abstractmethod
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Open, migrate, serve until cancelled; then finish accepted commands and close."""
+
+    @abstractmethod
+    async def write(self, command: Command) -> Any:
+        """Do it in a transaction, maybe together with others' commands; see each command.
+
+        Cancelling the wait does not undo the command.
+        """
+
+    @abstractmethod
+    async def read(self, query: Callable[[Reader], T]) -> T:
+        """Run `query` in a reading thread, in a transaction of its own."""
+
+    @abstractmethod
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """A point in history held open. Keep it short: it holds back the clean-up of old pages."""
+
+    @abstractmethod
+    def open_reader(self) -> Callable[[Callable[[Reader], T]], T]:
+        """For a lane's own thread: a function that runs a query on a connection kept for it.
+
+        Synchronous; each call is a transaction of its own.
+        """
+
+    @abstractmethod
+    async def restore_identity(self) -> str:
+        """Give the log a new id, as a restored copy must have, and return it."""
+
+
+OnCommit: TypeAlias = Callable[[Committed], None]
+OnForeign: TypeAlias = Callable[[Position], None]
