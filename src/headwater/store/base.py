@@ -26,7 +26,6 @@ from typing import Any, TypeAlias, TypeVar
 import anyio.abc
 import msgspec
 
-from headwater.errors import HeadwaterError
 from headwater.model import (
     Change,
     Chunk,
@@ -39,7 +38,6 @@ from headwater.model import (
     Position,
     Rows,
     Vectors,
-    Written,
 )
 
 T = TypeVar("T")
@@ -76,7 +74,7 @@ class UpdateLibrary:
 
     number: int
     name: str | Unset = UNSET
-    description: str | None | Unset = UNSET
+    description: str | Unset | None = UNSET
     metadata: dict[str, Any] | Unset = UNSET
     chunk_size: int | Unset = UNSET
     chunk_overlap: int | Unset = UNSET
@@ -129,7 +127,7 @@ class PatchDocument:
 
     number: int
     id: str
-    title: str | None | Unset = UNSET
+    title: str | Unset | None = UNSET
     metadata: dict[str, Any] | Unset = UNSET
     if_version: int | None = None
 

@@ -1,0 +1,92 @@
+"""What a vector search gives and what a search engine promises.
+
+`service/search.py` asks; `search/views.py` answers from local views. An engine inside a database
+would stand beside it behind the same contract.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio.abc
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.model import Library, Position, Rows, Vectors
+
+Scores = NDArray[np.float32]
+
+
+class Neighbours(msgspec.Struct, frozen=True, gc=False):
+    """The best chunks for one query, best first; equal scores by rising row.
+
+    `rows` int64 (n,), `scores` float32 (n,), higher is better: cosine similarity, inner product,
+    or 1 / (1 + d) for the Euclidean distance d. Every score is computed from the float32 vectors,
+    also when the candidates came from a graph. `position` is what the view had applied.
+    """
+
+    rows: Rows
+    scores: Scores
+    position: Position
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ViewStatus:
+    """One library's view. `state` is `loading`, `replaying`, `rebuilding`, `ready` or `failed`."""
+
+    library_id: str
+    state: str
+    position: Position
+    rows: int
+    head_rows: int
+    segments: int
+    dead_rows: int
+    memory_bytes: int
+    reason: str | None = None
+
+
+class SearchEngine(ABC):
+    """Vector search over the chunks of libraries, following the log. Loop only."""
+
+    @abstractmethod
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Follow the log until cancelled, then save what was not saved.
+
+        Says started at once; `status` tells which views are still catching up.
+        """
+
+    @abstractmethod
+    async def search(
+        self, library: Library, queries: Vectors, k: Sequence[int], *, exact: bool = False
+    ) -> list[Neighbours]:
+        """One answer per query row; `k[i]` results for query i.
+
+        Loads the view when it is not loaded, and first waits until it has applied everything that
+        was committed when the call was made. Raises `NotCaughtUp` when that takes longer than the
+        settings allow, `DimensionMismatch`.
+        """
+
+    @abstractmethod
+    async def caught_up(self, library_id: str, position: Position) -> None:
+        """Return when a search started now would see `position`. At once when not loaded.
+
+        Raises `NotCaughtUp` when that takes longer than the settings allow.
+        """
+
+    @abstractmethod
+    async def warm(self, libraries: Sequence[Library]) -> None:
+        """Load these views, as far as the memory budget goes."""
+
+    @abstractmethod
+    def status(self) -> list[ViewStatus]:
+        """The loaded views."""
+
+    @abstractmethod
+    async def rows(self, library: Library) -> Rows:
+        """The chunk rows a search could find now, rising: for checking against the store."""
