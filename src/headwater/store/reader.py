@@ -1,0 +1,276 @@
+"""Reading within one transaction: the SQLite half of `base.Reader`.
+
+Used inside reading threads by `sqlite.py`, which opens and ends the transaction. What is read
+often or in bulk is plain SQL for the driver; everything else is Core, compiled once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Select, bindparam, or_, select
+
+from headwater.errors import CursorExpired
+from headwater.model import (
+    Chunk,
+    Document,
+    Library,
+    Passage,
+    Position,
+    Rows,
+    Span,
+    Vectors,
+)
+from headwater.store import schema
+from headwater.store.base import LogPage, Reader
+from headwater.store.check import check
+from headwater.store.connection import in_lists, listed
+from headwater.store.records import (
+    CHANGE_COLUMNS,
+    DOCUMENT_COLUMNS,
+    LIBRARY_COLUMNS,
+    changes_of,
+    chunk_of,
+    documents_of,
+    library_of,
+    vector_of,
+)
+from headwater.store.upkeep import newest_before
+
+# A filtered page looks at this many positions per change asked for, and at least at so many.
+_STRETCH_FACTOR = 50
+_STRETCH = 20_000
+
+_table = schema.libraries.c
+
+
+def _visible_libraries() -> Select[Any]:
+    return select(*LIBRARY_COLUMNS).where(_table.deleted_us.is_(None))
+
+
+_LIBRARY = schema.compiled(
+    _visible_libraries()
+    .where(or_(_table.id == bindparam("ref"), _table.name == bindparam("ref")))
+    .order_by((_table.id == bindparam("ref")).desc())
+    .limit(1)
+)
+_LIBRARIES = schema.compiled(
+    _visible_libraries()
+    .where(_table.number > bindparam("after"))
+    .order_by(_table.number)
+    .limit(bindparam("limit"))
+)
+# CROSS JOIN keeps SQLite's planner to this order of the tables.
+_DOCUMENTS = (
+    f"SELECT {DOCUMENT_COLUMNS} FROM libraries l CROSS JOIN documents d "
+    "WHERE l.number = ? AND l.deleted_us IS NULL AND d.library = l.number "
+)
+_VISIBLE = "CROSS JOIN libraries l WHERE l.number = c.library AND l.deleted_us IS NULL "
+
+
+class SqliteReader(Reader):
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def head(self) -> Position:
+        (position,) = self._db.execute("SELECT max(position) FROM changes").fetchone()
+        return position or 0
+
+    def trimmed(self) -> Position:
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'trimmed'").fetchone()
+        return int(row[0])
+
+    def log(
+        self,
+        after: Position,
+        limit: int,
+        *,
+        library_ids: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> LogPage:
+        trimmed = self.trimmed()
+        if after < trimmed:
+            raise CursorExpired(
+                f"position {after} is older than what the log keeps (after {trimmed}); read the "
+                "current state and go on from its position",
+                reason="trimmed",
+            )
+        head = self.head()
+        if after >= head or limit < 1:
+            return LogPage([], after)
+        end = head
+        where = "position > ? AND position <= ?"
+        values: list[Any] = []
+        for column, wanted in (("library_id", library_ids), ("type", types)):
+            if wanted is not None:
+                end = min(head, after + max(_STRETCH, _STRETCH_FACTOR * limit))
+                if not wanted:
+                    return LogPage([], end)
+                marks, padded = listed(list(wanted))
+                where += f" AND {column} IN ({marks})"
+                values += padded
+        changes = changes_of(
+            self._db.execute(
+                f"SELECT {CHANGE_COLUMNS} FROM changes WHERE {where} ORDER BY position LIMIT ?",
+                [after, end, *values, limit],
+            ).fetchall()
+        )
+        return LogPage(changes, changes[-1].position if len(changes) == limit else end)
+
+    def position_at(self, at_us: int) -> Position:
+        return max(newest_before(self._db, at_us) or 0, self.trimmed())
+
+    def library(self, ref: str) -> Library | None:
+        row = self._db.execute(_LIBRARY, {"ref": ref}).fetchone()
+        return None if row is None else library_of(row)
+
+    def libraries(self, *, after: int, limit: int) -> list[Library]:
+        rows = self._db.execute(_LIBRARIES, {"after": after, "limit": limit}).fetchall()
+        return [library_of(row) for row in rows]
+
+    def document(self, number: int, id: str) -> Document | None:
+        return self.documents_by_id(number, [id]).get(id)
+
+    def documents_by_id(self, number: int, ids: Collection[str]) -> dict[str, Document]:
+        found: list[Document] = []
+        for part in in_lists(list(ids)):
+            marks, values = listed(part)
+            found += documents_of(
+                self._db.execute(
+                    f"{_DOCUMENTS} AND d.id IN ({marks})", [number, *values]
+                ).fetchall()
+            )
+        return {document.id: document for document in found}
+
+    def documents(
+        self,
+        number: int,
+        *,
+        after_row: int,
+        through_row: int | None = None,
+        changed_after: Position | None = None,
+        limit: int,
+    ) -> list[Document]:
+        where = "AND d.row > ? "
+        values: list[int] = [number, after_row]
+        if through_row is not None:
+            where += "AND d.row <= ? "
+            values.append(through_row)
+        if changed_after is not None:
+            where += "AND d.position > ? "
+            values.append(changed_after)
+        return documents_of(
+            self._db.execute(
+                f"{_DOCUMENTS} {where} ORDER BY d.row LIMIT ?", [*values, limit]
+            ).fetchall()
+        )
+
+    def body_hashes(self, number: int, ids: Collection[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for part in in_lists(list(ids)):
+            marks, values = listed(part)
+            found.update(
+                self._db.execute(
+                    "SELECT d.id, d.body_hash FROM libraries l CROSS JOIN documents d "
+                    "WHERE l.number = ? AND l.deleted_us IS NULL AND d.library = l.number "
+                    f"AND d.id IN ({marks})",
+                    [number, *values],
+                ).fetchall()
+            )
+        return found
+
+    def chunks(self, documents: Sequence[Document], *, vectors: bool = False) -> list[list[Chunk]]:
+        vector = "c.vector" if vectors else "NULL"
+        found: dict[int, Chunk] = {}
+        for first, last in _ranges((d.chunks.first, d.chunks.count) for d in documents):
+            for row in self._db.execute(
+                "SELECT c.row, c.ordinal, c.text, c.start_char, c.end_char, c.metadata, "
+                f"{vector} FROM chunks c {_VISIBLE} AND c.row BETWEEN ? AND ? ORDER BY c.row",
+                [first, last],
+            ).fetchall():
+                found[row[0]] = chunk_of(row)
+        return [[found[row] for row in _rows(d.chunks) if row in found] for d in documents]
+
+    def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
+        vector = "c.vector" if vectors else "NULL"
+        found: dict[int, Passage] = {}
+        for part in in_lists([int(row) for row in rows]):
+            marks, values = listed(part)
+            for (
+                row,
+                document_id,
+                title,
+                ordinal,
+                text,
+                start,
+                end,
+                meta,
+                own,
+                blob,
+            ) in self._db.execute(
+                "SELECT c.row, d.id, d.title, c.ordinal, c.text, c.start_char, c.end_char, "
+                f"d.metadata, c.metadata, {vector} FROM chunks c CROSS JOIN documents d "
+                f"{_VISIBLE} AND d.row = c.document AND c.row IN ({marks})",
+                values,
+            ).fetchall():
+                found[row] = Passage(
+                    row, document_id, title, ordinal, text, start, end, meta, own, vector_of(blob)
+                )
+        return found
+
+    def vectors_after(self, number: int, after_row: int, limit: int) -> tuple[Rows, Vectors]:
+        library = self._db.execute(
+            "SELECT dimension FROM libraries WHERE number = ? AND deleted_us IS NULL", [number]
+        ).fetchone()
+        if library is None:
+            return _stacked([])
+        return _stacked(
+            self._db.execute(
+                "SELECT row, vector FROM chunks WHERE library = ? AND row > ? "
+                "AND vector IS NOT NULL ORDER BY row LIMIT ?",
+                [number, after_row, limit],
+            ).fetchall(),
+            library[0],
+        )
+
+    def vectors_of(self, spans: Sequence[tuple[int, int]]) -> tuple[Rows, Vectors]:
+        found: list[tuple[int, bytes]] = []
+        for first, last in _ranges(spans):
+            found += self._db.execute(
+                f"SELECT c.row, c.vector FROM chunks c {_VISIBLE} "
+                "AND c.row BETWEEN ? AND ? AND c.vector IS NOT NULL ORDER BY c.row",
+                [first, last],
+            ).fetchall()
+        return _stacked(found)
+
+    def check(self) -> list[str]:
+        return check(self._db)
+
+
+def _rows(span: Span) -> range:
+    return range(span.first, span.first + span.count)
+
+
+def _ranges(spans: Any) -> list[tuple[int, int]]:
+    """(first, count) spans as (first, last) ranges in the same order, neighbours joined."""
+    ranges: list[tuple[int, int]] = []
+    for first, count in spans:
+        if not count:
+            continue
+        if ranges and ranges[-1][1] + 1 == first:
+            ranges[-1] = (ranges[-1][0], first + count - 1)
+        else:
+            ranges.append((first, first + count - 1))
+    return ranges
+
+
+def _stacked(found: list[Any], dimension: int = 0) -> tuple[Rows, Vectors]:
+    """Rows and vectors as arrays; read-only, as they share the bytes that were read."""
+    if not found:
+        return np.empty(0, np.int64), np.empty((0, dimension), np.float32)
+    rows, blobs = zip(*found, strict=True)
+    matrix = np.frombuffer(b"".join(blobs), np.float32)
+    return np.array(rows, np.int64), matrix.reshape(len(rows), -1)

@@ -1,0 +1,134 @@
+"""The tables, as they stand at the newest migration.
+
+Statements are written against these with SQLAlchemy Core and compiled once, when a module is
+imported; the driver runs them. A change here needs a migration beside it (`migrations/`), which a
+test compares with this file. Nothing outside the store may know a table.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Executable,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.expression import ClauseElement
+
+metadata = MetaData()
+
+# SQLite only makes a column its row id when the type is spelled INTEGER.
+Key = BigInteger().with_variant(Integer, "sqlite")
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""`log_id`, and `trimmed`: the position up to which the log has been cut."""
+
+libraries = Table(
+    "libraries",
+    metadata,
+    Column("number", Key, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, unique=True),
+    Column("description", Text),
+    Column("embedder", Text, nullable=False),
+    Column("embedder_identity", Text, nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("chunk_size", Integer, nullable=False),
+    Column("chunk_overlap", Integer, nullable=False),
+    Column("metadata", LargeBinary, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("documents", BigInteger, nullable=False),
+    Column("chunks", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("deleted_us", BigInteger),
+    sqlite_autoincrement=True,
+)
+"""A deleted library has no name and a `deleted_us`; its rows go piece by piece."""
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("library", BigInteger, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("title", Text),
+    Column("form", Text, nullable=False),
+    Column("metadata", LargeBinary, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("first_chunk", BigInteger, nullable=False),
+    Column("num_chunks", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("text", Text),
+    UniqueConstraint("library", "id", name="documents_id"),
+    Index("documents_library", "library"),
+    sqlite_autoincrement=True,
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("library", BigInteger, nullable=False),
+    Column("document", BigInteger, nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("start_char", BigInteger),
+    Column("end_char", BigInteger),
+    Column("metadata", LargeBinary),
+    Column("text", Text),
+    Column("vector", LargeBinary),
+    Index("chunks_library", "library"),
+    sqlite_autoincrement=True,
+)
+"""A document's rows are consecutive. `vector` comes last: what reads the rest never touches it."""
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("position", Key, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("library_id", Text),
+    Column("subject", Text),
+    Column("added_first", BigInteger, nullable=False),
+    Column("added_count", Integer, nullable=False),
+    Column("removed_first", BigInteger, nullable=False),
+    Column("removed_count", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("batch_id", Text, nullable=False),
+    Column("library_id", Text, nullable=False),
+    Column("begun_us", BigInteger, nullable=False),
+    Index("batches_id", "batch_id"),
+    sqlite_autoincrement=True,
+)
+"""The open batches. A client may use one id for several streams: each is a row."""
+
+
+def compiled(statement: Executable) -> str:
+    """The SQL of a Core statement for the driver, parameters as `:name`."""
+    assert isinstance(statement, ClauseElement)
+    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))

@@ -1,0 +1,162 @@
+"""Group commit: every command that waits goes into one transaction.
+
+`Writer` is the work of the store's writing lane and runs in its thread alone. It publishes by
+posting `Committed` to the loop after the commit and before the lane resolves the submitters; it
+must never publish what is not durable.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import structlog
+
+from headwater import failpoints
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError, StoreFailed
+from headwater.model import Committed, Position
+from headwater.store import base
+from headwater.store.connection import failed
+from headwater.store.edits import delete_document, patch_document
+from headwater.store.puts import put_documents
+from headwater.store.shelves import (
+    create_library,
+    delete_library,
+    sweep_libraries,
+    update_library,
+)
+from headwater.store.transaction import Transaction
+from headwater.store.upkeep import (
+    RenewIdentity,
+    announce,
+    begin_batch,
+    end_batch,
+    fail_open_batches,
+    renew_identity,
+    trim_log,
+)
+
+log = structlog.get_logger(__name__)
+
+# Beyond this a transaction holds memory and its submitters longer than a sync costs.
+_MAX_DRAFTS = 4096
+
+_HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
+    base.CreateLibrary: create_library,
+    base.UpdateLibrary: update_library,
+    base.DeleteLibrary: delete_library,
+    base.SweepLibraries: sweep_libraries,
+    base.PutDocuments: put_documents,
+    base.PatchDocument: patch_document,
+    base.DeleteDocument: delete_document,
+    base.BeginBatch: begin_batch,
+    base.EndBatch: end_batch,
+    base.FailOpenBatches: fail_open_batches,
+    base.Announce: announce,
+    base.TrimLog: trim_log,
+    RenewIdentity: renew_identity,
+}
+
+
+class Writer:
+    """Called with commands, answers with their results.
+
+    `head` is the newest position this process knows to be committed. `on_commit` and `on_foreign`
+    are called in the writing thread, in commit order.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        clock: Clock,
+        head: Position,
+        *,
+        on_commit: Callable[[Committed], None],
+        on_foreign: Callable[[Position], None],
+    ) -> None:
+        self.head = head
+        self.committing: Position = 0
+        self._db = db
+        self._clock = clock
+        self._on_commit = on_commit
+        self._on_foreign = on_foreign
+
+    def __call__(self, commands: Sequence[Any]) -> list[Any]:
+        results: list[Any] = []
+        for group in _groups(commands):
+            try:
+                results += self._transact(group)
+            except sqlite3.Error as error:
+                failure = failed(error)
+                failure.__cause__ = error
+                results += [failure] * len(group)
+            finally:
+                self._clean()
+        return results
+
+    def _transact(self, commands: Sequence[Any]) -> list[Any]:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        tx = Transaction(db, self._clock)
+        results = [self._attempt(tx, command) for command in commands]
+        tx.flush()
+        failpoints.reach("store.before_commit")
+        self.committing = tx.position
+        db.execute("COMMIT")
+        if tx.after > self.head:
+            self._on_foreign(tx.after)
+        self.head = tx.position
+        failpoints.reach("store.after_commit")
+        committed = tx.committed()
+        if committed is not None:
+            self._on_commit(committed)
+        for command, result in zip(commands, results, strict=True):
+            if isinstance(command, base.SweepLibraries) and result is True:
+                failpoints.reach("library.mid_sweep")
+        return results
+
+    def _attempt(self, tx: Transaction, command: Any) -> Any:
+        """The command's result, or its error, after which it has changed nothing."""
+        db = self._db
+        mark = tx.mark()
+        db.execute("SAVEPOINT command")
+        try:
+            result = _HANDLERS[type(command)](tx, command)
+        except Exception as error:  # the command's root: its neighbours must not suffer
+            if not db.in_transaction:
+                raise  # SQLite has given up the whole transaction (disk full, I/O error)
+            db.execute("ROLLBACK TO command")
+            db.execute("RELEASE command")
+            tx.go_back(mark)
+            if isinstance(error, sqlite3.Error):
+                failure = failed(error)
+                failure.__cause__ = error
+                return failure
+            if not isinstance(error, HeadwaterError):
+                log.exception("store.command_failed", command=type(command).__name__)
+                failure = StoreFailed(f"the command could not be carried out ({error!r})")
+                failure.__cause__ = error
+                return failure
+            return error
+        db.execute("RELEASE command")
+        return result
+
+    def _clean(self) -> None:
+        """Leave no transaction open, whatever happened."""
+        self.committing = 0
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+
+def _groups(commands: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """`commands` in order, cut so that no group puts too many documents."""
+    start = drafts = 0
+    for index, command in enumerate(commands):
+        weight = len(command.drafts) if isinstance(command, base.PutDocuments) else 1
+        if index > start and drafts + weight > _MAX_DRAFTS:
+            yield commands[start:index]
+            start, drafts = index, 0
+        drafts += weight
+    yield commands[start:]
