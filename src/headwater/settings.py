@@ -31,7 +31,9 @@ class StoreSettings(Section):
     )
     readers: int = Field(4, ge=1, le=64, description="Threads that read the store at once.")
     cache_bytes: int = Field(
-        64 * MiB, ge=MiB, description="SQLite page cache of each connection, in bytes."
+        64 * MiB,
+        ge=MiB,
+        description="SQLite page cache of the writer, in bytes; each reader has an eighth.",
     )
     poll_ms: int = Field(
         10,

@@ -138,7 +138,7 @@ class Lane(Generic[Item, Result]):
         results: Sequence[Result | BaseException]
         try:
             results = self._work([item for item, _ in batch])
-        except Exception as error:  # the lane's root: every submitter hears of it
+        except Exception as error:  # noqa: BLE001 – the lane's root: every submitter hears of it
             results = [error] * len(batch)
         loop.post(self._resolve, futures, results)
 
@@ -153,6 +153,57 @@ class Lane(Generic[Item, Result]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+class Ticker(Generic[T]):
+    """One thread that calls `look` every `every_ms` and posts what it finds to the loop.
+
+    `tell` is called on the loop with each result that is not None. When `look` raises, `run` does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], T | None],
+        tell: Callable[[T], object],
+        *,
+        every_ms: int,
+    ) -> None:
+        self.name = name
+        self._look = look
+        self._tell = tell
+        self._every_s = every_ms / 1000
+        self._stop = threading.Event()
+        self._error: Exception | None = None
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Own the thread until cancelled, then join it."""
+        ended = anyio.Event()
+        threading.Thread(
+            target=self._main, args=(Loop(), ended), name=f"headwater-{self.name}", daemon=True
+        ).start()
+        try:
+            task_status.started()
+            await ended.wait()
+        finally:
+            self._stop.set()
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _main(self, loop: Loop, ended: anyio.Event) -> None:
+        try:
+            while not self._stop.wait(self._every_s):
+                found = self._look()
+                if found is not None:
+                    loop.post(self._tell, found)
+        except Exception as error:  # noqa: BLE001 – the thread's root: raised by `run`
+            self._error = error
+        finally:
+            loop.post(ended.set)
 
 
 class Pool:
