@@ -1,0 +1,216 @@
+"""`headwater tail`: every change as it happens, one line each.
+
+Keeps the cursor of the last event and goes on from there after every break, so that nothing is
+missed or shown twice. Stops by itself only when the server no longer has what comes next (exit
+code 3): going on silently would hide a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.text import Text
+
+from headwater.cli import output
+from headwater.cli.backoff import Backoff
+from headwater.cli.client import (
+    DEFAULT_URL,
+    Client,
+    ClientError,
+    Cut,
+    Problem,
+    Unreachable,
+    Url,
+    lines,
+    segment,
+)
+from headwater.cli.sse import ServerEvent, parse
+
+EXPIRED = 3
+"""Exit code when the feed cannot go on from the cursor."""
+
+_STYLES = {"added": "green", "created": "green", "updated": "yellow", "deleted": "red"}
+_CONTROL = {"ready", "progress", "reset", "goodbye"}
+
+
+class Expired(ClientError):
+    code = "cursor_expired"
+
+
+def tail(
+    library: Annotated[
+        list[str] | None, typer.Option("--library", "-l", help="Only these; may be repeated.")
+    ] = None,
+    types: Annotated[
+        str, typer.Option(help="Comma-separated event types, as `document.*,library.deleted`.")
+    ] = "*",
+    after: Annotated[
+        str, typer.Option(help="Where to begin: a cursor, `beginning` or `now`.")
+    ] = "now",
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, help="Stop after so many events.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Each event as its JSON.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Follow the changes. Reconnects by itself; exit code 3 when the cursor has expired."""
+    with Client(url) as client:
+        feed = Feed(client, libraries=library or [], types=types, after=after)
+        names = Names(client)
+        shown = 0
+        try:
+            for event in feed.events():
+                if as_json:
+                    output.line(event.data)
+                else:
+                    output.out.print(
+                        describe(msgspec.json.decode(event.data), names), soft_wrap=True
+                    )
+                shown += 1
+                if shown == count:
+                    return
+        except Expired as expired:
+            output.failure(expired.code, expired.detail)
+            raise typer.Exit(EXPIRED) from None
+        except KeyboardInterrupt:
+            if feed.cursor is not None:
+                output.note(f"Stopped; go on with --after {feed.cursor}")
+
+
+class Feed:
+    """The event stream over as many connections as it takes."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        libraries: list[str],
+        types: str,
+        after: str,
+        backoff: Backoff | None = None,
+        say: Callable[[str], None] = output.note,
+    ) -> None:
+        self.cursor: str | None = None
+        self._client = client
+        self._params = [("types", types), *(("library_id", name) for name in libraries)]
+        self._after = after
+        self._backoff = backoff or Backoff(first=1.0, cap=30.0)
+        self._say = say
+        self._was_ready = False
+
+    def events(self) -> Iterator[ServerEvent]:
+        """Stored events, each once, in order, for ever. Raises `Expired` and final `Problem`s."""
+        while True:
+            error: ClientError = Cut("the event stream ended")
+            try:
+                for event in self._connection():
+                    if event.type not in _CONTROL:
+                        yield event
+                    if event.id:  # only once the caller has taken it
+                        self.cursor = event.id
+            except (Cut, Unreachable, Problem) as failed:
+                error = failed
+            if isinstance(error, Problem) and error.code == "cursor_expired":
+                raise Expired(error.detail)
+            if not error.retryable or (isinstance(error, Unreachable) and not self._was_ready):
+                raise error
+            if not isinstance(error, _Goodbye) or error.reason != "max_age":
+                self._say(f"{error.detail}; reconnecting")
+            self._backoff.wait(error.retry_after if isinstance(error, Problem) else 0.0)
+
+    def _connection(self) -> Iterator[ServerEvent]:
+        params, headers = list(self._params), {"Accept": "text/event-stream"}
+        if self.cursor is None:
+            params.append(("after", self._after))
+        else:
+            headers["Last-Event-ID"] = self.cursor
+        with self._client.stream(
+            "GET", "/v1/events/stream", params=params, headers=headers
+        ) as response:
+            for event in parse(lines(response)):
+                if event.retry_ms is not None:
+                    self._backoff.first = event.retry_ms / 1000
+                match event.type:
+                    case "":
+                        if event.id:
+                            self.cursor = event.id
+                    case "ready":
+                        self._was_ready = True
+                        self._backoff.reset()
+                        # Breaking off before the first event must not lose what comes in between.
+                        self.cursor = self.cursor or msgspec.json.decode(event.data)["cursor"]
+                    case "reset":
+                        raise _expired(msgspec.json.decode(event.data))
+                    case "goodbye":
+                        raise _Goodbye(str(msgspec.json.decode(event.data).get("reason", "")))
+                    case _:
+                        yield event
+
+
+class _Goodbye(Cut):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the server said goodbye ({reason})" if reason else "goodbye")
+        self.reason = reason
+
+
+def _expired(data: dict[str, Any]) -> Expired:
+    earliest = data.get("earliest")
+    hint = f" The earliest cursor is {earliest}: --after {earliest}" if earliest else ""
+    return Expired(f"{data.get('detail', 'the log no longer reaches back that far')}.{hint}")
+
+
+class Names:
+    """Libraries' names by id, asked for once each."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[str, str] = {}
+
+    def of(self, event: dict[str, Any]) -> str:
+        library_id = event.get("library_id")
+        if library_id is None:
+            return ""
+        if event["type"].startswith("library.") and (name := event["data"].get("name")):
+            self._known[library_id] = name
+        if library_id not in self._known:
+            try:
+                found = self._client.request("GET", f"/v1/libraries/{segment(library_id)}")
+                self._known[library_id] = found["name"]
+            except ClientError:
+                self._known[library_id] = library_id[:8]  # deleted since, or no time for it now
+        return self._known[library_id]
+
+
+def describe(event: dict[str, Any], names: Names) -> Text:
+    """One line: local time, type, library, and what the data says."""
+    kind, data = event["type"], event["data"]
+    style = _STYLES.get(kind.rpartition(".")[2], "magenta")
+    made = Text.assemble(
+        (_local_time(event["timestamp"]), "dim"),
+        "  ",
+        (f"{kind:<17}", style),
+        "  ",
+        (output.clean(names.of(event)), "cyan"),
+    )
+    if "document_id" in data:
+        made.append(f"  {output.clean(str(data['document_id']))}", style="bold")
+    if data.get("title"):
+        made.append(f"  {output.clean(str(data['title']))}")
+    facts = [
+        f"{name}={value}"
+        for name, value in data.items()
+        if name not in {"document_id", "library_id", "title", "name", "batch_id"}
+        and isinstance(value, str | int | float)
+    ]
+    if facts:
+        made.append(f"  {output.clean(' '.join(facts))}", style="dim")
+    return made
+
+
+def _local_time(timestamp: str) -> str:
+    when = datetime.fromisoformat(timestamp).astimezone()
+    return when.strftime("%H:%M:%S.") + f"{when.microsecond // 1000:03d}"
