@@ -7,14 +7,26 @@ part is given its own section and reads no environment itself. A section's field
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+
+
+def _seconds(value: object) -> object:
+    """A number in text is seconds: the environment has only text, and pydantic refuses "30"."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 
 
 class Section(BaseModel):
@@ -44,7 +56,7 @@ class StoreSettings(Section):
     busy_timeout_ms: int = Field(
         30_000, ge=100, description="How long a write waits for another process, in milliseconds."
     )
-    max_snapshot: timedelta = Field(
+    max_snapshot: Seconds = Field(
         timedelta(minutes=10),
         description="The longest an export may hold one point of history open, in seconds.",
     )
@@ -56,13 +68,13 @@ class LogSettings(Section):
     ring_bytes: int = Field(
         64 * MiB, ge=MiB, description="Memory for recent commits, vectors included, in bytes."
     )
-    retention_age: timedelta = Field(
+    retention_age: Seconds = Field(
         timedelta(days=7), description="Changes older than this are trimmed, in seconds."
     )
     retention_changes: int = Field(
         10_000_000, ge=1_000, description="At most this many changes are kept."
     )
-    trim_every: timedelta = Field(
+    trim_every: Seconds = Field(
         timedelta(minutes=1), description="How often the log is trimmed, in seconds."
     )
 
@@ -118,18 +130,18 @@ class SearchSettings(Section):
     max_dead_fraction: float = Field(
         0.3, gt=0, le=1, description="Dead rows in a segment before it is rebuilt."
     )
-    settle: timedelta = Field(
+    settle: Seconds = Field(
         timedelta(seconds=2),
         description="Quiet time after which the head and small segments are merged, in seconds.",
     )
-    snapshot_every: timedelta = Field(
+    snapshot_every: Seconds = Field(
         timedelta(seconds=60), description="How often a changed view is saved, in seconds."
     )
     memory_bytes: int = Field(
         8 * GiB, ge=MiB, description="Memory for loaded views; the least used are unloaded."
     )
     threads: int = Field(1, ge=1, le=64, description="Threads that search at once.")
-    max_wait: timedelta = Field(
+    max_wait: Seconds = Field(
         timedelta(seconds=10),
         description="How long a read with `min_cursor`, and a write, wait for the views, "
         "in seconds.",
@@ -139,21 +151,21 @@ class SearchSettings(Section):
 class FeedSettings(Section):
     """Event streams."""
 
-    heartbeat: timedelta = Field(
+    heartbeat: Seconds = Field(
         timedelta(seconds=15), description="Comment sent on a quiet event stream, in seconds."
     )
-    progress: timedelta = Field(
+    progress: Seconds = Field(
         timedelta(seconds=5),
         description="How often a filtered stream with nothing to tell sends its cursor, "
         "in seconds.",
     )
-    max_age: timedelta = Field(
+    max_age: Seconds = Field(
         timedelta(hours=1), description="An event stream says goodbye at this age, in seconds."
     )
     retry_ms: int = Field(
         1_000, ge=0, description="Reconnection delay told to event streams, in milliseconds."
     )
-    stall: timedelta = Field(
+    stall: Seconds = Field(
         timedelta(seconds=60),
         description="A reader that takes nothing for this long is disconnected, in seconds.",
     )
@@ -186,7 +198,7 @@ class LimitSettings(Section):
     query_chars: int = Field(10_000, ge=1, description="Length of a text query, in characters.")
     dimension: int = Field(4_096, ge=1, description="Dimension of a library.")
     chunks_per_document: int = Field(10_000, ge=1, description="Chunks of one document.")
-    wait: timedelta = Field(timedelta(seconds=60), description="Longest long-poll, in seconds.")
+    wait: Seconds = Field(timedelta(seconds=60), description="Longest long-poll, in seconds.")
 
 
 class Settings(BaseSettings):
@@ -204,7 +216,7 @@ class Settings(BaseSettings):
         False,
         description="Listen on an address others can reach although there are no API keys.",
     )
-    stop_timeout: timedelta = Field(
+    stop_timeout: Seconds = Field(
         timedelta(seconds=5), description="How long a stopping server waits, in seconds."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

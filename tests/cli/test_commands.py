@@ -136,8 +136,11 @@ def test_settings_shows_what_the_environment_changes(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADWATER_STORE__DURABILITY", "normal")
+    monkeypatch.setenv("HEADWATER_FEEDS__HEARTBEAT", "2.5")
     assert run("settings") == 0
-    assert re.search(r"HEADWATER_STORE__DURABILITY +normal +full", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"HEADWATER_STORE__DURABILITY +normal +full", printed)
+    assert re.search(r"HEADWATER_FEEDS__HEARTBEAT +2.5 +15", printed)
 
 
 def test_wrong_setting_is_named(

@@ -97,7 +97,8 @@ def _server(url: str | None, data: Path | None) -> Iterator[tuple[str, bool]]:
 def _fill(client: Client) -> tuple[Tally, float]:
     from headwater.cli.corpus import docstrings
 
-    documents = list(docstrings())
+    with output.err.status("Gathering the docstrings of the standard library"):
+        documents = list(docstrings())
     try:
         client.request("DELETE", f"/v1/libraries/{LIBRARY}")
     except Problem as problem:
