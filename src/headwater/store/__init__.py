@@ -1,6 +1,7 @@
 """The store: documents and the log of their changes, in one transaction."""
 
 from headwater.store.base import LogPage, Reader, Snapshot, Store
+from headwater.store.folder import DataFolder
 from headwater.store.sqlite import SqliteStore
 
-__all__ = ["LogPage", "Reader", "Snapshot", "SqliteStore", "Store"]
+__all__ = ["DataFolder", "LogPage", "Reader", "Snapshot", "SqliteStore", "Store"]

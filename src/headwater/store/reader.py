@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Select, bindparam, or_, select
+from sqlalchemy import Select, bindparam, literal_column, or_, select
 
 from headwater.errors import CursorExpired
 from headwater.model import (
@@ -55,13 +55,13 @@ _LIBRARY = schema.compiled(
     _visible_libraries()
     .where(or_(_table.id == bindparam("ref"), _table.name == bindparam("ref")))
     .order_by((_table.id == bindparam("ref")).desc())
-    .limit(1)
 )
 _LIBRARIES = schema.compiled(
     _visible_libraries()
     .where(_table.number > bindparam("after"))
     .order_by(_table.number)
     .limit(bindparam("limit"))
+    .offset(literal_column("0"))
 )
 # CROSS JOIN keeps SQLite's planner to this order of the tables.
 _DOCUMENTS = (

@@ -20,6 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 
 metadata = MetaData()
@@ -131,4 +132,8 @@ batches = Table(
 def compiled(statement: Executable) -> str:
     """The SQL of a Core statement for the driver, parameters as `:name`."""
     assert isinstance(statement, ClauseElement)
-    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
+    made = statement.compile(dialect=sqlite.dialect(paramstyle="named"))
+    assert isinstance(made, SQLCompiler)
+    # A literal in the statement would be a parameter that no caller knows of.
+    assert all(parameter.required for parameter in made.binds.values()), str(made)
+    return str(made)

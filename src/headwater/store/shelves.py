@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, null, select, update
 
 from headwater.errors import LibraryExists
 from headwater.model import Library, Position, Span
@@ -53,13 +53,10 @@ _NAMED = schema.compiled(select(_table.number).where(_table.name == bindparam("n
 _MARK_DELETED = schema.compiled(
     update(schema.libraries)
     .where(_table.number == bindparam("library"))
-    .values(name=None, deleted_us=bindparam("at_us"))
+    .values(name=null(), deleted_us=bindparam("at_us"))
 )
 _DELETED = schema.compiled(
-    select(_table.number)
-    .where(_table.deleted_us.is_not(None))
-    .order_by(_table.number)
-    .limit(bindparam("limit"))
+    select(_table.number).where(_table.deleted_us.is_not(None)).order_by(_table.number)
 )
 
 
@@ -136,7 +133,7 @@ def delete_library(tx: Transaction, command: DeleteLibrary) -> Position:
 
 
 def sweep_libraries(tx: Transaction, command: SweepLibraries) -> bool:
-    deleted = tx.db.execute(_DELETED, {"limit": 2}).fetchall()
+    deleted = tx.db.execute(_DELETED).fetchmany(2)
     if not deleted:
         return False
     (library,) = deleted[0]

@@ -35,7 +35,6 @@ _OPEN = schema.compiled(
     select(_batches.row, _batches.library_id)
     .where(_batches.batch_id == bindparam("batch_id"))
     .order_by(_batches.row)
-    .limit(1)
 )
 _ALL_OPEN = schema.compiled(
     select(_batches.row, _batches.batch_id, _batches.library_id).order_by(_batches.row)
