@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -138,6 +142,25 @@ def test_json_lines_are_the_events(
     ids = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
     assert ids == ["logid1.1", "logid1.2"]
     assert server.requests[0].query == {"library_id": "a", "types": "document.*", "after": "now"}
+
+
+def test_interrupt_ends_it_cleanly_and_tells_the_cursor(server: FakeServer) -> None:
+    served, finished = threading.Event(), threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield frame("ready", {"cursor": "logid1.4"})
+        served.set()
+        finished.wait(20)
+
+    server.on("GET", PATH, lambda request: Answer(pieces(), content_type="text/event-stream"))
+    command = [sys.executable, "-m", "headwater", "tail", "--url", server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert served.wait(20)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        finished.set()
+    assert process.returncode == 0
+    assert b"Traceback" not in said
 
 
 def test_parser_follows_the_standard() -> None:

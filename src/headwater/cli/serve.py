@@ -49,7 +49,7 @@ def serve(
 
     name = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     where = f"http://{name}:{chosen.port}" if chosen.port else f"a free port of {chosen.host}"
-    if chosen.log_level in {"debug", "info"}:
+    if output.err.is_terminal:  # elsewhere the log's own first line says it, for machines
         output.err.print(
             Text.assemble(
                 ("Headwater", "bold cyan"),
