@@ -23,7 +23,8 @@ class DataFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refused(
-                f"the data folder {path} cannot be made: {error.strerror}; choose another with --data"
+                f"the data folder {path} cannot be made: {error.strerror}; "
+                "choose another with --data"
             ) from error
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise Refused(

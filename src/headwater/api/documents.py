@@ -1,0 +1,317 @@
+"""`/v1/libraries/{library}/documents`: one document, a page of them, or a small batch."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+
+from headwater.api import openapi, wire
+from headwater.api.body import decode, read_body
+from headwater.api.paging import next_token, read_token
+from headwater.changes import Log
+from headwater.errors import InvalidDocument, InvalidInput, InvalidQuery, TooManyItems
+from headwater.model import Written
+from headwater.service.documents import Documents
+from headwater.service.drafts import DocumentInput, Refusal, check_id
+from headwater.service.drafts import decode as decode_document
+from headwater.service.ingest import error_json
+from headwater.service.libraries import Libraries
+from headwater.service.render import document_json
+from headwater.settings import LimitSettings
+
+EXAMPLE = {
+    "id": "note-1",
+    "title": "Tides",
+    "text": "The moon pulls the sea, and the sea follows.",
+    "tags": ["sea"],
+    "metadata": {"year": 2026},
+}
+WROTE = {
+    "id": "note-1",
+    "status": "created",
+    "version": 1,
+    "num_chunks": 1,
+    "created_at": "2026-11-24T12:00:00.000000Z",
+    "updated_at": "2026-11-24T12:00:00.000000Z",
+    "cursor": "k3f9q2.88123",
+}
+
+Wait = Annotated[
+    Literal["searchable", "durable"],
+    Query(description="What the answer waits for: found by searches here, or only on disk."),
+]
+IfMatch = Annotated[str | None, Header(description="The version that must be the present one.")]
+_ETAG = re.compile(r'\s*(?:W/)?"?(\d{1,18})"?\s*')
+
+
+def parse_include(text: str | None, known: frozenset[str]) -> frozenset[str]:
+    """A comma-separated `include`. Raises `InvalidQuery` for a name that is not known."""
+    names = frozenset(filter(None, (name.strip() for name in (text or "").split(","))))
+    if unknown := names - known:
+        raise InvalidQuery(
+            f"`include` knows {', '.join(sorted(known))}, not {', '.join(sorted(unknown))}",
+            parameter="include",
+        )
+    return names
+
+
+CHUNK_INCLUDES = frozenset({"chunks", "vectors"})
+
+
+def document_routes(
+    log: Log, libraries: Libraries, documents: Documents, limits: LimitSettings
+) -> APIRouter:
+    router = APIRouter(prefix="/v1/libraries/{library}/documents", tags=["documents"])
+
+    @router.post(
+        "",
+        status_code=201,
+        summary="Add a document",
+        openapi_extra=openapi.body(DocumentInput, EXAMPLE),
+        responses=openapi.answers(
+            {201: ("Created.", openapi.json(wire.WriteAnswer, WROTE))}, 400, 404, 409, 413, 422, 503
+        ),
+    )
+    async def create(library: str, request: Request, wait: Wait = "searchable") -> Response:
+        body = await read_body(request, limits.body_bytes)
+        written = await documents.put(
+            await libraries.get(library),
+            decode_document(body),
+            size_bytes=len(body),
+            must_be_new=True,
+            searchable=wait == "searchable",
+        )
+        return _wrote(written, log)
+
+    @router.post(
+        "/batch",
+        summary="Add or replace several documents",
+        description="In order; each has its own result, and one that fails harms no other.",
+        openapi_extra=openapi.body(_BatchInput, {"documents": [EXAMPLE]}),
+        responses=openapi.answers(
+            {200: ("A result per document.", openapi.json(_BatchAnswer))}, 400, 404, 413, 422, 503
+        ),
+    )
+    async def batch(library: str, request: Request, wait: Wait = "searchable") -> Response:
+        given = decode(await read_body(request, limits.body_bytes), wire.Batch, InvalidDocument)
+        if len(given.documents) > limits.batch_documents:
+            raise TooManyItems(
+                f"{len(given.documents)} documents in one batch, the limit is "
+                f"{limits.batch_documents}; send them as a stream",
+                limit=limits.batch_documents,
+            )
+        bodies = [bytes(raw) for raw in given.documents]
+        results = await documents.put_batch(
+            await libraries.get(library), bodies, searchable=wait == "searchable"
+        )
+        return wire.json_response(_batch_answer(results, log))
+
+    @router.get(
+        "",
+        summary="List documents",
+        description="In order of first insertion, without their text unless asked for.",
+        responses=openapi.answers({200: ("A page.", {})}, 400, 404, 422),
+    )
+    async def page(
+        library: str,
+        limit: Annotated[int, Query(ge=1, le=limits.page_items)] = 100,
+        after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+        include: Annotated[str | None, Query(description="`text`, `chunks`, `vectors`.")] = None,
+    ) -> Response:
+        wanted = parse_include(include, CHUNK_INCLUDES | {"text"})
+        found = await documents.page(
+            await libraries.get(library),
+            read_token(after),
+            limit + 1,
+            chunks=bool(wanted),
+            vectors="vectors" in wanted,
+        )
+        shown = found[:limit]
+        return wire.json_response(
+            {
+                "documents": [
+                    document_json(
+                        item.document, item.chunks if wanted else None, log.store.log_id, wanted
+                    )
+                    for item in shown
+                ],
+                "next": next_token(shown[-1].document.row) if len(found) > limit else None,
+            }
+        )
+
+    @router.get(
+        "/{document:path}",
+        summary="One document",
+        responses=openapi.answers({200: ("The document.", {})}, 404, 422),
+    )
+    @router.head("/{document:path}", include_in_schema=False)
+    async def get(
+        library: str,
+        document: str,
+        include: Annotated[str | None, Query(description="`chunks`, `vectors`.")] = None,
+    ) -> Response:
+        wanted = parse_include(include, CHUNK_INCLUDES)
+        found = await documents.get(
+            await libraries.get(library), check_id(document), vectors="vectors" in wanted
+        )
+        shown = document_json(found.document, found.chunks, log.store.log_id, wanted)
+        return wire.json_response(shown, headers=_etag(found.document.version))
+
+    @router.put(
+        "/{document:path}",
+        summary="Add or replace a document",
+        openapi_extra=openapi.body(DocumentInput, EXAMPLE),
+        responses=openapi.answers(
+            {
+                200: ("Replaced, or unchanged.", openapi.json(wire.WriteAnswer, WROTE)),
+                201: ("Created.", openapi.json(wire.WriteAnswer, WROTE)),
+            },
+            400,
+            404,
+            409,
+            412,
+            413,
+            422,
+            503,
+        ),
+    )
+    async def put(
+        library: str,
+        document: str,
+        request: Request,
+        wait: Wait = "searchable",
+        if_match: IfMatch = None,
+        if_none_match: Annotated[str | None, Header(description="`*`: only create.")] = None,
+    ) -> Response:
+        if if_none_match not in (None, "*"):
+            raise InvalidInput("`If-None-Match` may only be `*`: create, do not replace")
+        body = await read_body(request, limits.body_bytes)
+        given = decode_document(body)
+        if given.id not in (None, document):
+            raise InvalidDocument(
+                f"the body's id {given.id!r} is not the path's {document!r}; leave it out"
+            )
+        given.id = document
+        written = await documents.put(
+            await libraries.get(library),
+            given,
+            size_bytes=len(body),
+            must_be_new=if_none_match == "*",
+            if_version=_version(if_match),
+            searchable=wait == "searchable",
+        )
+        return _wrote(written, log)
+
+    @router.patch(
+        "/{document:path}",
+        summary="Change title or metadata",
+        description="`metadata` is a JSON merge patch (RFC 7396). Chunks and vectors stay.",
+        openapi_extra=openapi.body(wire.DocumentPatch, {"metadata": {"year": None}}),
+        responses=openapi.answers(
+            {200: ("Changed, or unchanged.", openapi.json(wire.WriteAnswer, WROTE))},
+            400,
+            404,
+            412,
+            422,
+        ),
+    )
+    async def patch(
+        library: str,
+        document: str,
+        request: Request,
+        wait: Wait = "searchable",
+        if_match: IfMatch = None,
+    ) -> Response:
+        body = await read_body(request, limits.body_bytes)
+        given = decode(body, wire.DocumentPatch, InvalidDocument)
+        written = await documents.patch(
+            await libraries.get(library),
+            check_id(document),
+            title=given.title,
+            metadata=given.metadata,
+            if_version=_version(if_match),
+            searchable=wait == "searchable",
+        )
+        return _wrote(written, log)
+
+    @router.delete(
+        "/{document:path}",
+        summary="Delete a document",
+        responses=openapi.answers({200: ("Deleted.", openapi.json(wire.Deleted))}, 404, 412),
+    )
+    async def delete(
+        library: str, document: str, wait: Wait = "searchable", if_match: IfMatch = None
+    ) -> Response:
+        position = await documents.delete(
+            await libraries.get(library),
+            check_id(document),
+            if_version=_version(if_match),
+            searchable=wait == "searchable",
+        )
+        return wire.json_response(wire.Deleted(document, str(log.cursor(position))))
+
+    return router
+
+
+class _BatchInput(msgspec.Struct):
+    documents: list[DocumentInput]
+
+
+class _BatchAnswer(msgspec.Struct):
+    results: list[dict[str, Any]]
+    created: int
+    updated: int
+    unchanged: int
+    failed: int
+    cursor: str
+
+
+def _batch_answer(results: list[Written | Refusal], log: Log) -> _BatchAnswer:
+    answer = _BatchAnswer([], 0, 0, 0, 0, "")
+    position = 0
+    for index, result in enumerate(results):
+        if isinstance(result, Refusal):
+            answer.failed += 1
+            answer.results.append(
+                {
+                    "index": index,
+                    "id": result.id,
+                    "status": "failed",
+                    "error": error_json(result.error),
+                }
+            )
+        else:
+            setattr(answer, result.status, getattr(answer, result.status) + 1)
+            position = max(position, result.position)
+            shown = msgspec.to_builtins(wire.write_answer(result, log.store.log_id))
+            answer.results.append({"index": index, **shown})
+    answer.cursor = str(log.cursor(position or log.head))
+    return answer
+
+
+def _wrote(written: Written, log: Log) -> Response:
+    return wire.json_response(
+        wire.write_answer(written, log.store.log_id),
+        201 if written.status == "created" else 200,
+        _etag(written.version),
+    )
+
+
+def _etag(version: int) -> dict[str, str]:
+    return {"etag": f'"{version}"'}
+
+
+def _version(if_match: str | None) -> int | None:
+    """The version in an `If-Match`; None without one. Raises `InvalidInput`."""
+    if if_match is None:
+        return None
+    match = _ETAG.fullmatch(if_match)
+    if match is None:
+        raise InvalidInput(
+            f'`If-Match` is a version as in the ETag, such as "3"; this is {if_match[:80]!r}'
+        )
+    return int(match[1])

@@ -1,0 +1,94 @@
+"""The OpenAPI description of bodies that pydantic does not see.
+
+Requests and answers are msgspec structs or streams of lines; the helpers here describe them on
+their routes, and `install` adds the structs' schemas to the document.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from headwater.api import wire
+
+_REF = "#/components/schemas/{name}"
+NDJSON = "application/x-ndjson"
+PROBLEMS = {
+    400: "The request could not be read.",
+    404: "No such library or document.",
+    409: "Conflict with the current state.",
+    410: "The cursor is older than the log, or of another log.",
+    412: "The version does not match.",
+    413: "Over a limit.",
+    415: "The content encoding is not understood.",
+    422: "The request is not valid.",
+    429: "Too much is waiting; retry.",
+    503: "Not available now; retry.",
+}
+
+
+def ref(type: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components([type], ref_template=_REF)
+    return schema
+
+
+def body(type: Any, example: Any, *, required: bool = True) -> dict[str, Any]:
+    """`openapi_extra` for a JSON body."""
+    content = {"application/json": {"schema": ref(type), "example": example}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def answers(
+    success: dict[int, tuple[str, dict[str, Any]]], *problems: int
+) -> dict[int | str, dict[str, Any]]:
+    """`responses` for a route: what it gives, and the problems it may give."""
+    result: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": content} if content else {"description": text}
+        for status, (text, content) in success.items()
+    }
+    for status in problems:
+        result[status] = {
+            "description": PROBLEMS[status],
+            "content": {"application/problem+json": {"schema": ref(wire.Problem)}},
+        }
+    return result
+
+
+def json(type: Any, example: Any = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": ref(type)}
+    if example is not None:
+        content["example"] = example
+    return {"application/json": content}
+
+
+def lines(example: str, media_type: str = NDJSON) -> dict[str, Any]:
+    """A stream of lines, shown by example."""
+    return {media_type: {"schema": {"type": "string"}, "example": example}}
+
+
+def install(app: FastAPI, version: str) -> None:
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title="Headwater",
+                version=version,
+                description="A real-time vector search server whose change log is its spine.",
+                routes=app.routes,
+                tags=[
+                    {"name": "libraries", "description": "Named sets of documents."},
+                    {"name": "documents", "description": "One document, or a small batch."},
+                    {"name": "streams", "description": "Documents as NDJSON, in and out."},
+                    {"name": "search", "description": "By meaning or by vector."},
+                    {"name": "events", "description": "Every change, in order, resumable."},
+                    {"name": "server", "description": "Is it well?"},
+                ],
+            )
+            _, components = msgspec.json.schema_components(wire.ALL, ref_template=_REF)
+            document.setdefault("components", {}).setdefault("schemas", {}).update(components)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

@@ -1,0 +1,131 @@
+"""Errors as RFC 9457 problem details: the one table of HTTP statuses.
+
+Every answer that is not a success leaves through here, also those for bugs. It must never show
+a traceback or a path of the machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from headwater import errors
+from headwater.errors import HeadwaterError
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+STATUS: dict[type[HeadwaterError], int] = {
+    errors.InvalidInput: 422,
+    errors.InvalidJson: 400,
+    errors.InvalidCursor: 400,
+    errors.TooLarge: 413,
+    errors.TooManyItems: 413,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.VersionMismatch: 412,
+    errors.CursorExpired: 410,
+    errors.UnsupportedEncoding: 415,
+    errors.Unavailable: 503,
+    errors.Overloaded: 429,
+    errors.Refused: 500,
+    HeadwaterError: 500,
+}
+
+TITLES = {
+    400: "The request could not be read",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict with the current state",
+    410: "The cursor has expired",
+    412: "The version does not match",
+    413: "Over a limit",
+    415: "Unsupported encoding",
+    422: "The request is not valid",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not available now",
+}
+
+
+def status_of(error: HeadwaterError) -> int:
+    """The status of the nearest class in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(
+    status: int, code: str, detail: str, request: Request, retryable: bool = False, **fields: Any
+) -> Response:
+    body = {
+        **fields,
+        "type": "urn:headwater:problem:" + code.replace("_", "-"),
+        "title": TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "retryable": retryable,
+        "request_id": request.scope.get("headwater.request_id"),
+    }
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HeadwaterError)
+    status = status_of(error)
+    if status >= 500:
+        log.warning("request.failed", code=error.code, detail=error.detail, path=request.url.path)
+    return problem(status, error.code, error.detail, request, error.retryable, **error.fields)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    return problem(
+        422,
+        "invalid_parameter",
+        f"parameter {where!r}: {first['msg']}",
+        request,
+        parameter=where,
+    )
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        detail = f"there is no {request.method} {request.url.path}; see /docs for what there is"
+        return problem(404, "no_such_route", detail, request)
+    if error.status_code == 405:
+        detail = f"{request.url.path} does not take {request.method}; see /docs"
+        response = problem(405, "method_not_allowed", detail, request)
+        if allow := (error.headers or {}).get("Allow"):
+            response.headers["allow"] = allow
+        return response
+    return problem(error.status_code, "http_error", str(error.detail), request)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    log.error("request.crashed", path=request.url.path, exc_info=error)
+    return problem(
+        500,
+        "internal",
+        "a bug in the server; its log has the details under the request id",
+        request,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem."""
+    app.add_exception_handler(HeadwaterError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)

@@ -1,0 +1,195 @@
+"""`/v1/libraries/{library}/search`: one search, several, or one as a stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from headwater.api import openapi, wire
+from headwater.api.body import decode, read_body
+from headwater.api.streaming import Conversation, Inbound, Outbound
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError, InvalidQuery, TooManyItems
+from headwater.service import search as service
+from headwater.service.ingest import error_json
+from headwater.service.libraries import Libraries
+from headwater.service.render import hit_json
+from headwater.settings import FeedSettings, LimitSettings
+
+EXAMPLE = {"query": "what moves the sea?", "k": 3}
+HIT = {
+    "rank": 1,
+    "chunk_id": "note-1#0",
+    "document_id": "note-1",
+    "title": "Tides",
+    "text": "The moon pulls the sea, and the sea follows.",
+    "score": 0.71,
+    "metadata": {"tags": ["sea"], "year": 2026},
+}
+ANSWER = {"results": [HIT], "cursor": "k3f9q2.88123", "took_ms": 0.8}
+STREAM = (
+    '{"type":"hit","rank":1,"chunk_id":"note-1#0","document_id":"note-1","title":"Tides",'
+    '"text":"The moon pulls the sea…","score":0.71,"metadata":{}}\n'
+    '{"type":"done","count":1,"exact":true,"cursor":"k3f9q2.88123","took_ms":0.9}\n'
+)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def search_routes(
+    search: service.Search,
+    libraries: Libraries,
+    limits: LimitSettings,
+    feeds: FeedSettings,
+    clock: Clock,
+) -> APIRouter:
+    router = APIRouter(prefix="/v1/libraries/{library}/search", tags=["search"])
+
+    @router.post(
+        "",
+        summary="Search",
+        description=(
+            "By `query` (text) or `vector`. `score_threshold` drops what scores lower, "
+            "`min_cursor` waits until that write is searchable, `exact` compares every vector, "
+            "`include` adds `vector` and `distance`."
+        ),
+        openapi_extra=openapi.body(service.Query, EXAMPLE),
+        responses=openapi.answers(
+            {200: ("The best hits, best first.", {"application/json": {"example": ANSWER}})},
+            400,
+            404,
+            409,
+            410,
+            422,
+            429,
+            503,
+        ),
+    )
+    async def one(library: str, request: Request) -> Response:
+        started_s = clock.monotonic()
+        query = decode(await read_body(request, limits.body_bytes), service.Query, InvalidQuery)
+        answer = await search.search(await libraries.get(library), query)
+        return wire.json_response(_shown(answer, query, started_s))
+
+    @router.post(
+        "/batch",
+        summary="Several searches at once",
+        openapi_extra=openapi.body(wire.SearchBatch, {"queries": [EXAMPLE]}),
+        responses=openapi.answers(
+            {
+                200: (
+                    "An answer or error per query, in order.",
+                    {"application/json": {"example": {"answers": [ANSWER], "took_ms": 1.2}}},
+                )
+            },
+            400,
+            404,
+            409,
+            413,
+            422,
+            503,
+        ),
+    )
+    async def batch(library: str, request: Request) -> Response:
+        started_s = clock.monotonic()
+        body = await read_body(request, limits.body_bytes)
+        given = decode(body, wire.SearchBatch, InvalidQuery)
+        if len(given.queries) > limits.batch_queries:
+            raise TooManyItems(
+                f"{len(given.queries)} queries in one batch, the limit is {limits.batch_queries}",
+                limit=limits.batch_queries,
+            )
+        found = await libraries.get(library)
+        answers: list[dict[str, Any]] = []
+        try:
+            for query, answer in zip(
+                given.queries, await search.search_all(found, given.queries), strict=True
+            ):
+                answers.append(_shown(answer, query, started_s))
+        except HeadwaterError:
+            # One of them is wrong: each is asked alone, so that it alone gets the error.
+            answers = [await _alone(found, query) for query in given.queries]
+        return wire.json_response({"answers": answers, "took_ms": _since(started_s)})
+
+    async def _alone(found: Any, query: service.Query) -> dict[str, Any]:
+        started_s = clock.monotonic()
+        try:
+            return _shown(await search.search(found, query), query, started_s)
+        except HeadwaterError as error:
+            return {"error": error_json(error)}
+
+    @router.post(
+        "/stream",
+        summary="Search, hits as a stream",
+        description=(
+            "Hits in rank order, one a line, texts fetched as they are sent; the last line is "
+            "`done`. Give the search as query parameters or as a JSON body as for `search`."
+        ),
+        openapi_extra=openapi.body(service.Query, EXAMPLE, required=False),
+        responses=openapi.answers(
+            {200: ("Hits.", openapi.lines(STREAM))}, 400, 404, 409, 410, 422, 429, 503
+        ),
+    )
+    async def stream(
+        library: str,
+        request: Request,
+        query: Annotated[str | None, Query(description="The text to search for.")] = None,
+        k: Annotated[int | None, Query(description="How many hits; 10 when not given.")] = None,
+        score_threshold: Annotated[float | None, Query()] = None,
+        include: Annotated[str | None, Query(description="`vector`, `distance`.")] = None,
+        min_cursor: Annotated[str | None, Query()] = None,
+        exact: Annotated[bool | None, Query()] = None,
+    ) -> Response:
+        started_s = clock.monotonic()
+        body = await read_body(request, limits.body_bytes)
+        wish = decode(body, service.Query, InvalidQuery) if body.strip() else service.Query()
+        for name, value in {
+            "query": query,
+            "k": k,
+            "score_threshold": score_threshold,
+            "include": None if include is None else include.split(","),
+            "min_cursor": min_cursor,
+            "exact": exact,
+        }.items():
+            if value is not None:
+                setattr(wish, name, value)
+        near, pages = await search.stream(await libraries.get(library), wish)
+
+        async def talk(inbound: Inbound, outbound: Outbound) -> None:
+            count = 0
+            async for hits in pages:
+                lines = [b'{"type":"hit",' + _encode(_hit(hit, wish))[1:] + b"\n" for hit in hits]
+                count += len(lines)
+                await outbound.send(b"".join(lines), stall=feeds.stall)
+            done = {
+                "type": "done",
+                "count": count,
+                "exact": near.exact,
+                "cursor": str(search.cursor(near.position)),
+                "took_ms": _since(started_s),
+            }
+            await outbound.send(_encode(done) + b"\n", stall=feeds.stall)
+
+        return Conversation(talk, media_type=openapi.NDJSON)
+
+    def _since(started_s: float) -> float:
+        return round((clock.monotonic() - started_s) * 1000, 3)
+
+    def _shown(answer: service.Answer, query: service.Query, started_s: float) -> dict[str, Any]:
+        return {
+            "results": [_hit(hit, query) for hit in answer.hits],
+            "cursor": str(search.cursor(answer.position)),
+            "took_ms": _since(started_s),
+        }
+
+    return router
+
+
+def _hit(hit: service.Hit, query: service.Query) -> dict[str, Any]:
+    shown = hit_json(hit.passage, hit.rank, hit.score, query.include)
+    if "distance" in query.include:
+        shown["distance"] = hit.distance
+    return shown

@@ -1,0 +1,225 @@
+"""The wiring: builds every part from the settings and owns the root of all tasks.
+
+The only place that knows concrete classes. Parts start in the order of their needs and stop in
+the opposite one; when one of them breaks, the process stops rather than go on without it.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import anyio
+import structlog
+from fastapi import FastAPI
+
+from headwater import __version__
+from headwater.api import openapi, problems
+from headwater.api.document_streams import document_stream_routes
+from headwater.api.documents import document_routes
+from headwater.api.events import event_routes
+from headwater.api.health import health_routes
+from headwater.api.libraries import library_routes
+from headwater.api.request_id import RequestId
+from headwater.api.search import search_routes
+from headwater.changes import Log
+from headwater.clock import Clock, SystemClock
+from headwater.embed import Embedders
+from headwater.feeds import Hub, OpenStreams
+from headwater.search import LocalViews
+from headwater.service.documents import Documents
+from headwater.service.export import Export
+from headwater.service.ingest import Ingest
+from headwater.service.libraries import Libraries
+from headwater.service.render import documents_of
+from headwater.service.search import Search
+from headwater.service.upkeep import Upkeep
+from headwater.settings import Settings
+from headwater.store import DataFolder, SqliteStore
+from headwater.store.base import FailOpenBatches
+from headwater.threads import Loop, Pool
+
+log_line = structlog.get_logger(__name__)
+
+
+class Parts:
+    """Everything one server process is made of, wired and not yet running.
+
+    The folder's keeper writes index files and does the upkeep; `keeper` is claimed when not given.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, *, keeper: bool | None = None) -> None:
+        self.settings = settings
+        self.folder = DataFolder(settings.data)
+        self.keeper = self.folder.claim() if keeper is None else keeper
+        self.log = Log(settings.log.ring_bytes)
+        self.store = SqliteStore(
+            settings.data,
+            settings.store,
+            clock,
+            on_commit=self.log.publish,
+            on_foreign=self.log.hear,
+        )
+        self.embedders = Embedders()
+        self.engine = LocalViews(
+            settings.data / "views",
+            settings.search,
+            self.log,
+            clock,
+            write_snapshots=self.keeper,
+        )
+        pool = Pool("work", 2)
+        limits = settings.limits
+        self.hub = Hub(self.log, settings.feeds, clock, documents_of(lambda: self.log.store.log_id))
+        self.document_streams = OpenStreams("document streams", limits.streams)
+        self.libraries = Libraries(self.log, self.embedders, clock, settings.ingest, limits)
+        self.documents = Documents(self.log, self.engine, self.embedders, clock, limits, pool)
+        self.ingest = Ingest(
+            self.log, self.engine, self.documents, clock, settings.ingest, limits, pool
+        )
+        self.export = Export(self.log, self.hub, clock, settings.ingest, settings.store, pool)
+        self.search = Search(self.log, self.engine, self.embedders, clock, settings.search, limits)
+        self.upkeep = Upkeep(self.log, clock, settings.log)
+        self._warm = "the views are being loaded"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start everything; on leaving, end the streams, then stop in the opposite order."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(started(self.store.run))
+            head = await self.store.read(lambda reader: reader.head())
+            self.log.attach(self.store, head)
+            if self.keeper:
+                await self.store.write(
+                    FailOpenBatches("the server stopped before the stream ended")
+                )
+            await stack.enter_async_context(started(self.embedders.run))
+            await stack.enter_async_context(started(self.engine.run))
+            await stack.enter_async_context(started(self.search.run))
+            if self.keeper:
+                await stack.enter_async_context(started(self.upkeep.run))
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(self._load_views)
+            try:
+                yield
+            finally:
+                self.end_streams()
+                tasks.cancel_scope.cancel()
+
+    def end_streams(self) -> None:
+        """Let every open stream say goodbye, and open no more."""
+        self.hub.streams.stop()
+        self.document_streams.stop()
+
+    def readiness(self) -> dict[str, str]:
+        """Each part's state: `ready`, or why it is not."""
+        waiting = [
+            f"{status.library_id} is {status.state}"
+            + (f": {status.reason}" if status.reason else "")
+            for status in self.engine.status()
+            if status.state != "ready"
+        ]
+        views = self._warm or (f"{len(waiting)} not ready: {waiting[0]}" if waiting else "ready")
+        stopping = self.hub.streams.stopping
+        return {
+            "store": "ready",
+            "embedder": "ready",
+            "views": views,
+            "feeds": "the server is stopping" if stopping else "ready",
+        }
+
+    async def _load_views(self) -> None:
+        """Load the views of the libraries written to last, as far as memory goes."""
+        libraries = []
+        after = 0
+        while page := await self.libraries.page(after, 500):
+            libraries += [library for library in page if library.chunks]
+            after = page[-1].number
+        libraries.sort(key=lambda library: library.position, reverse=True)
+        await self.engine.warm(libraries)
+        self._warm = ""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application. Built from `HEADWATER_…` variables when no settings are given."""
+    settings = settings or Settings()
+    clock = SystemClock()
+    parts = Parts(settings, clock)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with parts.running():
+                _end_streams_on_signal(parts.end_streams)
+                # What is alive now lives as long as the process: keep full collections away
+                # from it, and make them rare (they pause 80–120 ms with a large heap).
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(50_000, 20, 100)
+                yield
+        except Exception:
+            log_line.exception("server.broken")
+            signal.raise_signal(signal.SIGTERM)
+            raise
+
+    app = FastAPI(title="Headwater", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app.add_middleware(RequestId, clock=clock)
+    problems.install(app)
+    openapi.install(app, __version__)
+    app.include_router(health_routes(parts.readiness))
+    app.include_router(library_routes(parts.log, parts.libraries, parts.engine, settings.limits))
+    app.include_router(
+        document_stream_routes(
+            parts.libraries,
+            parts.ingest,
+            parts.export,
+            parts.document_streams,
+            settings.feeds,
+            clock,
+        )
+    )
+    app.include_router(
+        document_routes(parts.log, parts.libraries, parts.documents, settings.limits)
+    )
+    app.include_router(
+        search_routes(parts.search, parts.libraries, settings.limits, settings.feeds, clock)
+    )
+    app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
+    return app
+
+
+Run = Callable[..., Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def started(run: Run) -> AsyncIterator[None]:
+    """`run` as a task that has said started; cancelled and awaited on leaving."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(run)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+def _end_streams_on_signal(end_streams: Callable[[], None]) -> None:
+    """End open streams as soon as the process is told to stop.
+
+    The server waits for its connections before it ends the lifespan, and an endless stream would
+    keep it waiting: so this goes in front of the server's own handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = Loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def handle(number: int, frame: FrameType | None, before: signal._HANDLER = before) -> None:
+            loop.post(end_streams)
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, handle)

@@ -1,0 +1,164 @@
+"""A reader of the feed: a place in the log, what it wants, and the next piece to tell it.
+
+Frames are encoded once for all readers with the same wish that stand at the head; whoever is
+behind reads the store and pays for itself. A reader holds nothing but its position: however slow,
+it costs no memory here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from headwater.changes.log import Log
+from headwater.errors import CursorExpired
+from headwater.feeds.event import Event, Format, events, sse
+from headwater.feeds.selection import Selection
+from headwater.model import Change, Committed, Cursor, Position
+from headwater.store.base import Reader
+
+RenderDocuments = Callable[[Reader, Iterable[Change]], dict[tuple[str | None, str | None], bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a reader wants and how: readers with equal wishes share frames."""
+
+    selection: Selection
+    format: Format = "json"
+    documents: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Encoded frames for everything wanted in the log up to `through`; may be empty."""
+
+    body: bytes
+    count: int
+    through: Position
+
+
+class Frames:
+    """Encoded pieces of recent commits, shared. Loop only; bounded by the bytes it keeps."""
+
+    def __init__(self, log: Log, render: RenderDocuments, capacity_bytes: int) -> None:
+        self._log = log
+        self._render = render
+        self._capacity_bytes = capacity_bytes
+        self._size_bytes = 0
+        self._pieces: OrderedDict[tuple[Wish, Position], Piece] = OrderedDict()
+
+    async def piece(self, wish: Wish, committed: Committed) -> Piece:
+        key = (wish, committed.through)
+        piece = self._pieces.get(key)
+        if piece is None:
+            told = await self.tell(wish, committed.changes)
+            piece = Piece(b"".join(map(sse, told)), len(told), committed.through)
+            if key not in self._pieces:
+                self._pieces[key] = piece
+                self._size_bytes += len(piece.body) + 200
+            while self._size_bytes > self._capacity_bytes and len(self._pieces) > 1:
+                self._size_bytes -= len(self._pieces.popitem(last=False)[1].body) + 200
+        return piece
+
+    async def tell(self, wish: Wish, changes: Iterable[Change], skip: int = 0) -> list[Event]:
+        """The events of `changes`; the first `skip` events of the first change are left out."""
+        picked = wish.selection.pick(changes)
+        documents = None
+        if wish.documents and picked:
+            documents = await self._log.store.read(lambda reader: self._render(reader, picked))
+        log_id = self._log.store.log_id
+        told: list[Event] = []
+        for change in picked:
+            told += events(change, wish.selection, log_id, wish.format, documents, skip)
+            skip = 0
+        return told
+
+
+class FeedReader:
+    """Reads on from a cursor: each `next` gives what follows, as soon as there is something."""
+
+    def __init__(
+        self, log: Log, frames: Frames, wish: Wish, cursor: Cursor, *, page: int, write_bytes: int
+    ) -> None:
+        self._log = log
+        self._frames = frames
+        self._wish = wish
+        self._skip = cursor.part
+        self._page = page
+        self._write_bytes = write_bytes
+        self.position = cursor.position
+
+    @property
+    def behind(self) -> bool:
+        return self.position < self._log.head
+
+    async def next(self) -> Piece:
+        """Wait for news, then give the frames up to some later position and stand there.
+
+        Raises `CursorExpired` when the log was trimmed past the reader.
+        """
+        await self._log.bell.wait_past(self.position)
+        piece = await self._from_ring() if not self._skip else None
+        if piece is None:
+            piece = await self._from_store()
+        self.position = piece.through
+        self._skip = 0
+        return piece
+
+    async def _from_ring(self) -> Piece | None:
+        """Neighbouring commits of the ring as one piece, up to the size of one write."""
+        bodies: list[bytes] = []
+        count = size = 0
+        position = self.position
+        while size < self._write_bytes:
+            committed = self._log.ring.after(position)
+            if committed is None:
+                break
+            if committed.after == position or committed.changes[0].position > position:
+                piece = await self._frames.piece(self._wish, committed)
+            else:
+                # The reader stands inside the commit: what it has had is left out.
+                rest = [change for change in committed.changes if change.position > position]
+                told = await self._frames.tell(self._wish, rest)
+                piece = Piece(b"".join(map(sse, told)), len(told), committed.through)
+            bodies.append(piece.body)
+            count += piece.count
+            size += len(piece.body)
+            position = piece.through
+        if position == self.position:
+            return None
+        return Piece(bodies[0] if len(bodies) == 1 else b"".join(bodies), count, position)
+
+    async def _from_store(self) -> Piece:
+        told, through = await read_events(
+            self._log, self._frames, self._wish, Cursor("", self.position, self._skip), self._page
+        )
+        return Piece(b"".join(map(sse, told)), len(told), through)
+
+
+async def read_events(
+    log: Log, frames: Frames, wish: Wish, cursor: Cursor, limit: int
+) -> tuple[list[Event], Position]:
+    """Events after `cursor` from the store, of at most `limit` changes, and where they end.
+
+    The log advances even when nothing matches, so the end may be reached with no events.
+    Raises `CursorExpired`.
+    """
+    selection = wish.selection
+    try:
+        page = await log.read(
+            cursor.position, limit, library_ids=selection.library_ids, types=selection.stored
+        )
+    except CursorExpired:
+        trimmed = await log.store.read(lambda reader: reader.trimmed())
+        raise log.expired(log.cursor(cursor.position), trimmed) from None
+    first_is_partial = cursor.part and page.changes
+    told: list[Event] = []
+    if first_is_partial and page.changes[0].position == cursor.position + 1:
+        told = await frames.tell(wish, page.changes[:1], cursor.part)
+        told += await frames.tell(wish, page.changes[1:])
+    else:
+        told = await frames.tell(wish, page.changes)
+    return told, page.through

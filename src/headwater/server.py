@@ -1,0 +1,122 @@
+"""The server process: sockets, workers, logs.
+
+`headwater serve` calls `serve`; everything about documents and changes is in `app.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import logging
+import socket
+import sys
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from headwater.app import create_app
+from headwater.errors import Refused
+from headwater.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop by SIGTERM or SIGINT.
+
+    Raises `Refused` when the address must not be listened on or the data folder cannot be used.
+    """
+    configure_logs(settings.log_level)
+    _check_address(settings)
+    config = uvicorn.Config(
+        functools.partial(worker_app, settings),
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        http="httptools",
+        ws="none",
+        server_header=False,
+        date_header=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(settings.stop_timeout.total_seconds())),
+    )
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    structlog.get_logger(__name__).info(
+        "server.listening",
+        url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+        data=str(settings.data.resolve()),
+        workers=settings.workers,
+    )
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[listener]).run()
+    else:
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+        if not server.started:
+            raise Refused("the server could not start; the log above says why")
+
+
+def worker_app(settings: Settings) -> FastAPI:
+    """The application of one worker process, with its logs set up."""
+    configure_logs(settings.log_level)
+    return create_app(settings)
+
+
+def configure_logs(level: str) -> None:
+    """Lines for people on a terminal, JSON for machines elsewhere; both on standard error."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    people = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr)
+
+
+def _check_address(settings: Settings) -> None:
+    if settings.allow_open or settings.host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(settings.host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise Refused(
+        f"{settings.host} can be reached by others and this version has no API keys; listen on "
+        "127.0.0.1 behind a proxy that authenticates, or pass --allow-open to serve everybody"
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # A peer that takes nothing must not hold its connection for ever, not even one that is
+        # already closing (tcp(7)); accepted sockets inherit this from the listening one.
+        stall_ms = round(settings.feeds.stall.total_seconds() * 2000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise Refused(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "choose another with --port"
+        ) from error
+    listener.listen(4096)
+    listener.set_inheritable(True)
+    return listener

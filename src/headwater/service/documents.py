@@ -1,0 +1,223 @@
+"""One document at a time, and small batches: the way of a write from the edge to the store.
+
+    input → `Preparer` (thread) → embedder → one `PutDocuments` → wait for the views
+
+It must not answer before the write is durable and, unless asked otherwise, searchable here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from headwater.changes.log import Log
+from headwater.clock import Clock
+from headwater.embed import Embedders
+from headwater.errors import DocumentNotFound, HeadwaterError, InvalidDocument
+from headwater.model import Chunk, Document, Library, Position, Written
+from headwater.search.base import SearchEngine
+from headwater.service.drafts import (
+    DocumentInput,
+    Prepared,
+    Preparer,
+    Refusal,
+    check_title,
+    matrix,
+    prepare_all,
+    texts_to_embed,
+)
+from headwater.settings import LimitSettings
+from headwater.store.base import UNSET, DeleteDocument, PatchDocument, PutDocuments, Reader, Unset
+from headwater.threads import Pool
+
+SMALL_INPUT_BYTES = 4_096
+"""Below this, preparing a document on the loop is cheaper than crossing to a thread."""
+
+
+class FoundDocument(msgspec.Struct, frozen=True):
+    document: Document
+    chunks: list[Chunk]
+
+
+class Documents:
+    """Reads and writes of single documents. Loop only."""
+
+    def __init__(
+        self,
+        log: Log,
+        engine: SearchEngine,
+        embedders: Embedders,
+        clock: Clock,
+        limits: LimitSettings,
+        pool: Pool,
+    ) -> None:
+        self._log = log
+        self._engine = engine
+        self._embedders = embedders
+        self._clock = clock
+        self._limits = limits
+        self._pool = pool
+
+    def preparer(self, library: Library) -> Preparer:
+        """Raises `EmbedderMismatch` when the library's model is not the one running here."""
+        return Preparer(
+            library,
+            self._embedders.bound(library),
+            max_chunks=self._limits.chunks_per_document,
+            new_id=self._clock.uuid7,
+        )
+
+    async def put(
+        self,
+        library: Library,
+        given: DocumentInput,
+        *,
+        size_bytes: int,
+        must_be_new: bool = False,
+        if_version: int | None = None,
+        searchable: bool = True,
+    ) -> Written:
+        """Insert or replace one document; `size_bytes` is what it took on the wire.
+
+        Raises the errors of `Preparer.prepare`, `DocumentExists`, `VersionMismatch`,
+        `LibraryNotFound`, `EmbedderFailed`.
+        """
+        preparer = self.preparer(library)
+        if size_bytes <= SMALL_INPUT_BYTES:
+            prepared = preparer.prepare(given, must_be_new=must_be_new, if_version=if_version)
+        else:
+            prepared = await self._pool.call(
+                lambda: preparer.prepare(given, must_be_new=must_be_new, if_version=if_version)
+            )
+        (written,) = await self.store(library, [prepared])
+        if isinstance(written, HeadwaterError):
+            raise written
+        if searchable:
+            await self._engine.caught_up(library.id, written.position)
+        return written
+
+    async def put_batch(
+        self, library: Library, bodies: Sequence[bytes], *, searchable: bool = True
+    ) -> list[Written | Refusal]:
+        """Insert or replace several, in order; one that is refused does not harm the others."""
+        preparer = self.preparer(library)
+        prepared = await self._pool.call(prepare_all, preparer, bodies)
+        results = await self.store_all(library, prepared)
+        if searchable:
+            done = [result.position for result in results if isinstance(result, Written)]
+            await self._engine.caught_up(library.id, max(done, default=0))
+        return results
+
+    async def store_all(
+        self,
+        library: Library,
+        prepared: Sequence[Prepared | Refusal],
+        batch_id: str | None = None,
+    ) -> list[Written | Refusal]:
+        """Embed and commit those that were prepared; refusals keep their places."""
+        ready = [item for item in prepared if isinstance(item, Prepared)]
+        written = iter(await self.store(library, ready, batch_id) if ready else ())
+        results: list[Written | Refusal] = []
+        for item in prepared:
+            if isinstance(item, Refusal):
+                results.append(item)
+                continue
+            outcome = next(written)
+            if isinstance(outcome, HeadwaterError):
+                results.append(Refusal(item.draft.id, outcome))
+            else:
+                results.append(outcome)
+        return results
+
+    async def store(
+        self, library: Library, prepared: Sequence[Prepared], batch_id: str | None = None
+    ) -> list[Written | HeadwaterError]:
+        """Embed and commit in one transaction; durable when this returns."""
+        texts = texts_to_embed(prepared)
+        if texts:
+            embedded = await self._embedders.bound(library).embed(texts)
+        else:
+            embedded = np.empty((0, library.dimension), dtype=np.float32)
+        vectors = matrix(prepared, embedded, library.dimension)
+        drafts = [item.draft for item in prepared]
+        results: list[Written | HeadwaterError] = await self._log.store.write(
+            PutDocuments(library.number, drafts, vectors, batch_id)
+        )
+        return results
+
+    async def patch(
+        self,
+        library: Library,
+        id: str,
+        *,
+        title: str | Unset | None = UNSET,
+        metadata: dict[str, Any] | Unset = UNSET,
+        if_version: int | None = None,
+        searchable: bool = True,
+    ) -> Written:
+        """Change title and metadata (a JSON merge patch); chunks and vectors stay.
+
+        Raises `DocumentNotFound`, `VersionMismatch`.
+        """
+        if not isinstance(title, Unset):
+            check_title(title)
+        if not isinstance(metadata, Unset) and b"\\u0000" in msgspec.json.encode(metadata):
+            raise InvalidDocument("`metadata` holds U+0000, which cannot be stored; remove it")
+        written: Written = await self._log.store.write(
+            PatchDocument(library.number, id, title, metadata, if_version)
+        )
+        if searchable:
+            await self._engine.caught_up(library.id, written.position)
+        return written
+
+    async def delete(
+        self,
+        library: Library,
+        id: str,
+        *,
+        if_version: int | None = None,
+        searchable: bool = True,
+    ) -> Position:
+        """Raises `DocumentNotFound`, `VersionMismatch`."""
+        position: Position = await self._log.store.write(
+            DeleteDocument(library.number, id, if_version)
+        )
+        if searchable:
+            await self._engine.caught_up(library.id, position)
+        return position
+
+    async def get(self, library: Library, id: str, *, vectors: bool = False) -> FoundDocument:
+        """Raises `DocumentNotFound`."""
+
+        def query(reader: Reader) -> FoundDocument | None:
+            document = reader.document(library.number, id)
+            if document is None:
+                return None
+            return FoundDocument(document, reader.chunks([document], vectors=vectors)[0])
+
+        found = await self._log.store.read(query)
+        if found is None:
+            raise DocumentNotFound(
+                f"library {library.name!r} has no document {id[:80]!r}", document_id=id[:256]
+            )
+        return found
+
+    async def page(
+        self, library: Library, after_row: int, limit: int, *, chunks: bool, vectors: bool
+    ) -> list[FoundDocument]:
+        """In order of first insertion; without chunks unless asked."""
+
+        def query(reader: Reader) -> list[FoundDocument]:
+            documents = reader.documents(library.number, after_row=after_row, limit=limit)
+            if not chunks:
+                return [FoundDocument(document, []) for document in documents]
+            found = reader.chunks(documents, vectors=vectors)
+            return [
+                FoundDocument(document, parts)
+                for document, parts in zip(documents, found, strict=True)
+            ]
+
+        return await self._log.store.read(query)

@@ -1,0 +1,276 @@
+"""Documents on their way out: one consistent snapshot, then, if asked, every change after it.
+
+Pages are read and encoded in a reading thread and wait in a spool, so that a slow client holds
+back neither the snapshot nor memory. Nothing is sent twice in one run, and a run resumed from a
+checkpoint ends in the state of its own snapshot:
+
+    first run, cut after row r of snapshot S1        rows ≤ r as of S1
+    resumed at snapshot S2                           rows ≤ r changed after S1, deletions after S1,
+                                                     then rows > r, all as of S2
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Collection
+from typing import NamedTuple
+
+import anyio
+import msgspec
+
+from headwater.changes.log import Log
+from headwater.clock import Clock
+from headwater.errors import InvalidCursor, StoreFailed
+from headwater.feeds import Hub, Selection, Wish, parse_types
+from headwater.model import Cursor, Library, Position
+from headwater.service.ingest import error_json
+from headwater.service.render import document_json
+from headwater.service.spool import Spool
+from headwater.settings import IngestSettings, StoreSettings
+from headwater.store.base import Reader, Snapshot
+from headwater.threads import Pool
+
+PAGE_DOCUMENTS = 1_000
+
+_encode = msgspec.json.Encoder().encode
+Answer = Callable[[bytes], Awaitable[None]]
+
+
+class Resume(NamedTuple):
+    """Where an export goes on: rows up to `row` were sent as of `position`."""
+
+    position: Position
+    row: int
+
+
+class Page(NamedTuple):
+    lines: bytes
+    documents: int
+    last_row: int
+
+
+class Export:
+    """Streams libraries out. Loop only."""
+
+    def __init__(
+        self,
+        log: Log,
+        hub: Hub,
+        clock: Clock,
+        ingest: IngestSettings,
+        store: StoreSettings,
+        pool: Pool,
+    ) -> None:
+        self.log = log
+        self.hub = hub
+        self.clock = clock
+        self._ingest = ingest
+        self.max_snapshot = store.max_snapshot
+        self._pool = pool
+
+    def token(self, resume: Resume) -> str:
+        """A checkpoint's opaque `after`."""
+        text = f"{self.log.cursor(resume.position)}~{resume.row}"
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    async def resume(self, token: str) -> Resume:
+        """Raises `InvalidCursor`; `CursorExpired` when the log was trimmed since."""
+        try:
+            text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+            cursor_text, _, row = text.partition("~")
+            row_number = int(row)
+        except (binascii.Error, UnicodeDecodeError, ValueError) as error:
+            raise InvalidCursor(
+                "`after` is not from a checkpoint of an export; leave it out to begin anew"
+            ) from error
+        cursor = Cursor.parse(cursor_text, log_id=self.log.store.log_id)
+        trimmed = await self.log.store.read(lambda reader: reader.trimmed())
+        if cursor.position < trimmed:
+            raise self.log.expired(cursor, trimmed)
+        return Resume(cursor.position, row_number)
+
+    async def run(
+        self,
+        library: Library,
+        answer: Answer,
+        *,
+        include: Collection[str],
+        resume: Resume | None,
+        follow: bool,
+    ) -> None:
+        """Send the export to its summary, and on with the changes when `follow`."""
+        spool = Spool(self._ingest.spill_memory_bytes, self._ingest.spill_file_bytes, self._pool)
+        snapshot = _Run(self, library, spool, include)
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def pump() -> None:
+                    while (piece := await spool.get()) is not None:
+                        await answer(piece)
+
+                tasks.start_soon(pump)
+                position = await snapshot.read(resume)
+                spool.end()
+        finally:
+            spool.close()
+        if follow and position is not None:
+            await self._follow(library, position, answer)
+
+    async def _follow(self, library: Library, position: Position, answer: Answer) -> None:
+        """Send every change of the library's documents after `position`, each once, in order."""
+        wish = Wish(
+            Selection(frozenset({library.id}), told=parse_types("document.*,library.deleted")),
+            documents=True,
+        )
+        settings = self.hub.settings
+        cursor = self.log.cursor(position)
+        ends_s = self.clock.monotonic() + settings.max_age.total_seconds()
+        reason = "stopping"
+        with self.hub.streams.open():
+            while self.clock.monotonic() < ends_s:
+                page = await self.hub.page(wish, cursor, settings.page_changes, settings.heartbeat)
+                cursor = page.cursor
+                if page.events:
+                    lines = [
+                        b'{"type":"change","event":%b}\n' % event.json for event in page.events
+                    ]
+                    await answer(b"".join(lines))
+                else:
+                    await answer(_line({"type": "heartbeat", "cursor": str(cursor)}))
+            reason = "max_age"
+        with anyio.move_on_after(1, shield=True):
+            await answer(_line({"type": "goodbye", "cursor": str(cursor), "reason": reason}))
+
+
+class _Run:
+    """One reading of one snapshot into a spool."""
+
+    def __init__(
+        self, export: Export, library: Library, spool: Spool, include: Collection[str]
+    ) -> None:
+        self._export = export
+        self._library = library
+        self._spool = spool
+        self._include = include
+        self._vectors = "vectors" in include
+        self._documents = 0
+
+    async def read(self, resume: Resume | None) -> Position | None:
+        """The snapshot's position, or None when it could not be read in time."""
+        export = self._export
+        started_s = export.clock.monotonic()
+        async with export.log.store.snapshot() as snapshot:
+            with anyio.move_on_after(export.max_snapshot.total_seconds()) as scope:
+                if resume is not None:
+                    await self._deletions(snapshot, resume)
+                    await self._pages(snapshot, 0, resume.row, resume.position)
+                await self._pages(snapshot, resume.row if resume else 0, None, None)
+        if scope.cancelled_caught:
+            error = StoreFailed(
+                f"the export could not be read within {export.max_snapshot}; "
+                "go on from the last checkpoint"
+            )
+            await self._spool.put(_line({"type": "error", "error": error_json(error)}))
+            return None
+        await self._spool.put(
+            _line(
+                {
+                    "type": "summary",
+                    "documents": self._documents,
+                    "cursor": str(export.log.cursor(snapshot.position)),
+                    "took_ms": round((export.clock.monotonic() - started_s) * 1000),
+                }
+            )
+        )
+        return snapshot.position
+
+    async def _pages(
+        self,
+        snapshot: Snapshot,
+        after_row: int,
+        through_row: int | None,
+        changed_after: Position | None,
+    ) -> None:
+        """Documents in order of first insertion, a checkpoint after each page.
+
+        While catching up (`changed_after`) there are no checkpoints: only rows beyond
+        `through_row` continue the order they speak of.
+        """
+        export = self._export
+        while True:
+            start = after_row
+
+            def query(reader: Reader, start: int = start) -> Page:
+                return self._page(reader, start, through_row, changed_after)
+
+            page = await snapshot.read(query)
+            if not page.documents:
+                return
+            after_row = page.last_row
+            self._documents += page.documents
+            lines = page.lines
+            if changed_after is None:
+                checkpoint = {
+                    "type": "checkpoint",
+                    "after": export.token(Resume(snapshot.position, page.last_row)),
+                    "documents": self._documents,
+                }
+                lines += _line(checkpoint)
+            await self._spool.put(lines)
+
+    def _page(
+        self,
+        reader: Reader,
+        after_row: int,
+        through_row: int | None,
+        changed_after: Position | None,
+    ) -> Page:
+        documents = reader.documents(
+            self._library.number,
+            after_row=after_row,
+            through_row=through_row,
+            changed_after=changed_after,
+            limit=PAGE_DOCUMENTS,
+        )
+        log_id, include = self._export.log.store.log_id, self._include
+        lines: list[bytes] = []
+        for document, chunks in zip(
+            documents, reader.chunks(documents, vectors=self._vectors), strict=True
+        ):
+            encoded = _encode(document_json(document, chunks, log_id, include))
+            lines.append(b'{"type":"document",' + encoded[1:])
+        lines.append(b"")
+        return Page(b"\n".join(lines), len(documents), documents[-1].row if documents else 0)
+
+    async def _deletions(self, snapshot: Snapshot, resume: Resume) -> None:
+        """Tell which documents went since the run that is resumed."""
+        log = self._export.log
+        position = resume.position
+        while position < snapshot.position:
+            after = position
+            page = await snapshot.read(
+                lambda reader, after=after: reader.log(  # type: ignore[misc]  # default argument
+                    after,
+                    PAGE_DOCUMENTS,
+                    library_ids={self._library.id},
+                    types={"document.deleted"},
+                )
+            )
+            lines = [
+                _line(
+                    {
+                        "type": "deleted",
+                        "id": change.subject,
+                        "cursor": str(log.cursor(change.position)),
+                    }
+                )
+                for change in page.changes
+            ]
+            if lines:
+                await self._spool.put(b"".join(lines))
+            position = page.through
+
+
+def _line(record: dict[str, object]) -> bytes:
+    return _encode(record) + b"\n"

@@ -1,0 +1,352 @@
+"""A stream of documents on its way in: NDJSON lines to results, one each, in order.
+
+    body ─▶ lines ─▶ groups ─▶ prepare + embed ─▶ commit ─▶ results ─▶ spool ─▶ answer
+
+Each arrow is a task with room for one group, so that one group is embedded while the one before
+is committed. Memory is bounded by the groups in flight and the spool, whatever the client does.
+A result line is given out only after its document is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import anyio
+import anyio.abc
+import msgspec
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from headwater import failpoints
+from headwater.changes.log import Log
+from headwater.clock import Clock
+from headwater.errors import HeadwaterError, LineTooLong, TooManyLines
+from headwater.model import Library, Position, Written
+from headwater.search.base import SearchEngine
+from headwater.service.documents import Documents
+from headwater.service.drafts import Prepared, Refusal, prepare_all
+from headwater.service.lines import Line, LineSplitter
+from headwater.service.spool import Spool
+from headwater.settings import IngestSettings, LimitSettings
+from headwater.store.base import BeginBatch, EndBatch
+from headwater.threads import Pool
+
+Response = Literal["results", "errors", "summary"]
+Group = list[Line]
+PreparedGroup = tuple[Group, list[Prepared | Refusal]]
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Counts:
+    """What became of a stream's lines so far."""
+
+    received: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    failed: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {
+            "received": self.received,
+            "created": self.created,
+            "updated": self.updated,
+            "unchanged": self.unchanged,
+            "failed": self.failed,
+        }
+
+
+def error_json(error: HeadwaterError) -> dict[str, object]:
+    """An error inside a stream: the same code and detail as an HTTP problem would have."""
+    return {"code": error.code, "detail": error.detail, "retryable": error.retryable}
+
+
+class Ingest:
+    """Takes document streams in. Loop only; any number of streams at once."""
+
+    def __init__(
+        self,
+        log: Log,
+        engine: SearchEngine,
+        documents: Documents,
+        clock: Clock,
+        settings: IngestSettings,
+        limits: LimitSettings,
+        pool: Pool,
+    ) -> None:
+        self.log = log
+        self.engine = engine
+        self.documents = documents
+        self.clock = clock
+        self.settings = settings
+        self.limits = limits
+        self.pool = pool
+
+    async def run(
+        self,
+        library: Library,
+        body: AsyncIterator[bytes],
+        answer: Callable[[bytes], Awaitable[None]],
+        *,
+        response: Response,
+        batch_id: str,
+        searchable: bool,
+    ) -> None:
+        """Take one stream in and answer it, to its summary or its error line.
+
+        `answer` may be arbitrarily slow. When the body or the answer breaks, what was committed
+        stays, the batch is recorded as failed, and the exception goes on to the caller.
+        """
+        self.documents.preparer(library)  # refuse before the first line, if at all
+        stream = _Stream(self, library, response, batch_id, searchable)
+        await stream.run(body, answer)
+
+
+@dataclass
+class _Stream:
+    ingest: Ingest
+    library: Library
+    response: Response
+    batch_id: str
+    searchable: bool
+    counts: Counts = field(default_factory=Counts)
+    begun: bool = False
+    position: Position = 0
+    through_line: int = 0
+
+    async def run(
+        self, body: AsyncIterator[bytes], answer: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        settings = self.ingest.settings
+        self.started_s = self.ingest.clock.monotonic()
+        self.spool = Spool(settings.spill_memory_bytes, settings.spill_file_bytes, self.ingest.pool)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._answer, answer)
+                await self._work(body)
+        except BaseException as error:
+            if self.begun:
+                with anyio.move_on_after(5, shield=True):
+                    await self._end(_reason(error))
+            raise
+        finally:
+            self.spool.close()
+
+    async def _answer(self, answer: Callable[[bytes], Awaitable[None]]) -> None:
+        while (piece := await self.spool.get()) is not None:
+            await answer(piece)
+
+    async def _work(self, body: AsyncIterator[bytes]) -> None:
+        """Read, prepare and commit to the end of the body, then say how it went."""
+        self.failure: HeadwaterError | None = None
+        send_lines, lines = anyio.create_memory_object_stream[Group](1)
+        send_ready, ready = anyio.create_memory_object_stream[PreparedGroup](1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._read, body, send_lines)
+            tasks.start_soon(self._prepare, lines, send_ready)
+            tasks.start_soon(self._commit, ready)
+        failpoints.reach("ingest.before_summary")
+        await self._finish()
+        self.spool.end()
+
+    async def _read(
+        self, body: AsyncIterator[bytes], groups: MemoryObjectSendStream[Group]
+    ) -> None:
+        """Cut the body into groups: full ones at once, others when the sender pauses."""
+        grouping = _Grouping(self.ingest.settings, groups)
+        splitter = LineSplitter(self.ingest.limits.line_bytes)
+        allowed = self.ingest.limits.stream_lines
+        async with groups, anyio.create_task_group() as tasks:
+            tasks.start_soon(grouping.flush_pauses)
+            async for piece in body:
+                lines = splitter.feed(piece)
+                if not await self._admit(lines, allowed, grouping):
+                    break
+            else:
+                await self._admit(splitter.finish(), allowed, grouping)
+            await grouping.flush()
+            tasks.cancel_scope.cancel()
+
+    async def _admit(self, lines: list[Line], allowed: int | None, grouping: _Grouping) -> bool:
+        """Hand on what the limit allows; False when there was more."""
+        room = len(lines) if allowed is None else allowed - self.counts.received
+        self.counts.received += min(len(lines), room)
+        await grouping.add(lines[:room])
+        if len(lines) > room:
+            self.failure = TooManyLines(
+                f"a stream has at most {allowed} lines here; send the rest, from line "
+                f"{lines[room].number} on, as another stream",
+                line=lines[room].number,
+            )
+            return False
+        return True
+
+    async def _prepare(
+        self,
+        groups: MemoryObjectReceiveStream[Group],
+        ready: MemoryObjectSendStream[PreparedGroup],
+    ) -> None:
+        preparer = self.ingest.documents.preparer(self.library)
+        limit = self.ingest.limits.line_bytes
+        too_long = LineTooLong(
+            f"the line is longer than {limit} bytes; split the document, "
+            "or raise `limits.line_bytes`"
+        )
+        async with ready:
+            async for group in groups:
+                bodies = [too_long if line.body is None else line.body for line in group]
+                prepared = await self.ingest.pool.call(prepare_all, preparer, bodies)
+                await ready.send((group, prepared))
+
+    async def _commit(self, ready: MemoryObjectReceiveStream[PreparedGroup]) -> None:
+        async for group, prepared in ready:
+            if not self.begun:
+                self.begun = True
+                await self.ingest.log.store.write(BeginBatch(self.library.number, self.batch_id))
+            try:
+                results = await self.ingest.documents.store_all(
+                    self.library, prepared, self.batch_id
+                )
+            except HeadwaterError as error:
+                # The whole group failed (the store, the embedder, a deleted library): each of its
+                # lines says so, and the lines after it get their own chance.
+                results = [
+                    item if isinstance(item, Refusal) else Refusal(item.draft.id, error)
+                    for item in prepared
+                ]
+            failpoints.reach("ingest.before_result")
+            self.through_line = group[-1].number
+            await self.spool.put(self._result_lines(group, results))
+
+    def _result_lines(self, group: Group, results: list[Written | Refusal]) -> bytes:
+        counts, log_id = self.counts, self.ingest.log.store.log_id
+        lines: list[bytes] = []
+        for line, result in zip(group, results, strict=True):
+            if isinstance(result, Refusal):
+                counts.failed += 1
+                if self.response != "summary":
+                    lines.append(
+                        _encode(
+                            {
+                                "type": "result",
+                                "line": line.number,
+                                "id": result.id,
+                                "status": "failed",
+                                "error": error_json(result.error),
+                            }
+                        )
+                    )
+                continue
+            setattr(counts, result.status, getattr(counts, result.status) + 1)
+            self.position = max(self.position, result.position)
+            if self.response == "results":
+                lines.append(
+                    b'{"type":"result","line":%d,"id":%b,"status":"%b","chunks":%d,'
+                    b'"cursor":"%b.%d"}'
+                    % (
+                        line.number,
+                        _encode(result.id),
+                        result.status.encode(),
+                        result.num_chunks,
+                        log_id.encode(),
+                        result.position,
+                    )
+                )
+        if self.response != "summary":
+            lines.append(
+                _encode(
+                    {
+                        "type": "checkpoint",
+                        "durable_through_line": self.through_line,
+                        "cursor": f"{log_id}.{self.position}",
+                    }
+                )
+            )
+        lines.append(b"")
+        return b"\n".join(lines)
+
+    async def _finish(self) -> None:
+        if self.begun:
+            self.position = await self._end(self.failure.detail if self.failure else None)
+        log = self.ingest.log
+        if self.failure is not None:
+            line: dict[str, object] = {"type": "error", "error": error_json(self.failure)}
+        else:
+            line = {
+                "type": "summary",
+                **self.counts.as_dict(),
+                "batch_id": self.batch_id if self.begun else None,
+                "cursor": str(log.cursor(self.position or log.head)),
+                "searchable": await self._is_searchable(),
+                "took_ms": round((self.ingest.clock.monotonic() - self.started_s) * 1000),
+            }
+        await self.spool.put(_encode(line) + b"\n")
+
+    async def _is_searchable(self) -> bool:
+        if not self.searchable:
+            return False
+        try:
+            await self.ingest.engine.caught_up(self.library.id, self.position)
+        except HeadwaterError:
+            return False
+        return True
+
+    async def _end(self, error: str | None) -> Position:
+        position: Position = await self.ingest.log.store.write(
+            EndBatch(self.batch_id, self.counts.as_dict(), error)
+        )
+        return position
+
+
+class _Grouping:
+    """Collects lines into groups by count, bytes and pauses of the sender."""
+
+    def __init__(self, settings: IngestSettings, groups: MemoryObjectSendStream[Group]) -> None:
+        self._settings = settings
+        self._groups = groups
+        self._lines: Group = []
+        self._size_bytes = 0
+        self._added = anyio.Event()
+        self._lock = anyio.Lock()
+
+    async def add(self, lines: list[Line]) -> None:
+        most_lines, most_bytes = self._settings.group_lines, self._settings.group_bytes
+        for line in lines:
+            self._lines.append(line)
+            self._size_bytes += len(line.body or b"")
+            if len(self._lines) >= most_lines or self._size_bytes >= most_bytes:
+                await self.flush()
+        if self._lines:
+            self._added.set()
+
+    async def flush(self) -> None:
+        async with self._lock:  # groups leave in the order they were filled
+            lines, self._lines = self._lines, []
+            self._size_bytes = 0
+            if lines:
+                await self._groups.send(lines)
+
+    async def flush_pauses(self) -> None:
+        """Send a started group when nothing was added for the linger time."""
+        linger_s = self._settings.linger_ms / 1000
+        while True:
+            await self._added.wait()
+            self._added = anyio.Event()
+            with anyio.move_on_after(linger_s):
+                await self._added.wait()
+                continue
+            await self.flush()
+
+
+def _reason(error: BaseException) -> str:
+    """Why the stream broke, for the batch's last event."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, HeadwaterError):
+        return error.detail
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        return "the server stopped or the client left before the stream ended"
+    return f"the stream broke off: {type(error).__name__}"

@@ -1,0 +1,84 @@
+"""What the server does when nobody asks: sweep deleted libraries, trim the log.
+
+Runs in one process per data folder. Each piece is a small command between everybody else's, so
+that nobody waits for it; all of it can be interrupted anywhere and goes on at the next start.
+"""
+
+from __future__ import annotations
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import structlog
+
+from headwater.changes.log import Log
+from headwater.clock import Clock
+from headwater.errors import StoreFailed
+from headwater.model import Committed
+from headwater.settings import LogSettings
+from headwater.store.base import SweepLibraries, TrimLog
+
+SWEEP_DOCUMENTS = 200
+TRIM_CHANGES = 2_000
+
+log_line = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    """Sweeping and trimming. Loop only."""
+
+    def __init__(self, log: Log, clock: Clock, settings: LogSettings) -> None:
+        self._log = log
+        self._clock = clock
+        self._settings = settings
+        self._deleted = anyio.Event()
+        self._deleted.set()  # a sweep may have been cut off by the last stop
+        log.on_news(self._notice)
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._sweep)
+            tasks.start_soon(self._trim)
+            task_status.started()
+
+    def _notice(self, committed: Committed | None) -> None:
+        if committed is None or any(
+            change.type == "library.deleted" for change in committed.changes
+        ):
+            self._deleted.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._deleted.wait()
+            self._deleted = anyio.Event()
+            try:
+                while await self._log.store.write(SweepLibraries(SWEEP_DOCUMENTS)):
+                    await anyio.lowlevel.checkpoint()
+            except StoreFailed as error:
+                log_line.warning("sweep.failed", detail=error.detail)
+                await anyio.sleep(self._settings.trim_every.total_seconds())
+                self._deleted.set()
+
+    async def _trim(self) -> None:
+        settings = self._settings
+        while True:
+            try:
+                await self._trim_once()
+            except StoreFailed as error:
+                log_line.warning("trim.failed", detail=error.detail)
+            await anyio.sleep(settings.trim_every.total_seconds())
+
+    async def _trim_once(self) -> None:
+        before_us = self._clock.now_us() - round(
+            self._settings.retention_age.total_seconds() * 1_000_000
+        )
+        reached = -1
+        while True:
+            trimmed: int = await self._log.store.write(
+                TrimLog(before_us, self._settings.retention_changes, TRIM_CHANGES)
+            )
+            if trimmed == reached:
+                return
+            reached = trimmed
