@@ -102,8 +102,10 @@ class Exporter:
         self._follow = follow
         self._backoff = backoff or Backoff()
         self._after: str | None = None
+        self._connected = False
         self._held: list[bytes] = []
         self._held_documents = 0
+        self._held_deletes = 0
 
     def run(self) -> None:
         """Return at the end of the export; with `follow` only when interrupted."""
@@ -116,7 +118,7 @@ class Exporter:
             except (Cut, Problem) as failed:
                 error = failed
             except ClientError as failed:
-                if self._after is None:
+                if not self._connected:
                     raise
                 error = failed
             if not error.retryable or (self._backoff.failures >= RETRIES and not self._follow):
@@ -127,18 +129,19 @@ class Exporter:
     def _read(self) -> bool:
         """One connection: whether the export is finished."""
         self._held.clear()
-        self._held_documents = 0
+        self._held_documents = self._held_deletes = 0
         params = [("include", ",".join(self._include))] if self._include else []
         params += [("after", self._after)] if self._after else []
         params += [("follow", "true")] if self._follow else []
         with self._client.stream("GET", self._path, params=params) as response:
+            self._connected = True
             for message in messages(response):
                 match message.get("type"):
                     case "document":
                         self._hold(message)
                         continue
                     case "deleted":
-                        self.deleted += 1
+                        self._held_deletes += 1
                     case "checkpoint":
                         self._after = str(message["after"])
                     case "summary":
@@ -172,14 +175,15 @@ class Exporter:
             self._held.append(msgspec.json.encode(message))
 
     def _change(self, message: dict[str, Any]) -> None:
-        document, event = message.get("document"), message["event"]
+        event = message["event"]
+        document = message.get("document") or event.get("document")
         self.cursor = event["id"]
         if self._raw:
             return
         if document is not None:
             self._hold(document)
         elif event["type"] == "document.deleted":
-            self.deleted += 1
+            self._held_deletes += 1
 
     def _write(self) -> None:
         """What is held is covered now: write it out."""
@@ -187,6 +191,8 @@ class Exporter:
             self._file.write(b"\n".join(self._held) + b"\n")
             self._file.flush()
             self._held.clear()
+        self.deleted += self._held_deletes
+        self._held_deletes = 0
         if self._held_documents:
             self._backoff.reset()
             self.documents += self._held_documents
