@@ -19,8 +19,9 @@ from headwater.settings import StoreSettings
 
 T = TypeVar("T")
 
-# A statement may hold 32,766 variables (SQLITE_MAX_VARIABLE_NUMBER since 3.32).
-_BLOCKS = (256, 32, 4, 1)
+# A statement may hold 32,766 variables (SQLITE_MAX_VARIABLE_NUMBER since 3.32). Powers of two: any
+# number of rows takes few statements.
+_BLOCKS = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _LISTS = (1, 8, 64, 512, 4096, 16384)
 
 LONGEST_LIST = _LISTS[-1]
@@ -150,7 +151,7 @@ class Rows:
     """Many rows in few statements.
 
     The driver lets go of the GIL at every step of a statement and queues for it again; with a busy
-    loop in the same process a row per statement is several times slower than 256.
+    loop in the same process a row per statement is several times slower than 512.
     """
 
     def __init__(self, table: str, columns: Sequence[str], tail: str = "") -> None:

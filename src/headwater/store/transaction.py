@@ -30,6 +30,15 @@ from headwater.store.connection import Rows
 from headwater.store.records import LIBRARY_COLUMNS, library_of
 
 _CHANGES = Rows("changes", schema.changes.columns.keys())
+# One statement: each is a turn in the queue for the GIL.
+_START = """
+SELECT after, document, chunk,
+       coalesce((SELECT at_us FROM changes WHERE position = after), 0)
+FROM (SELECT coalesce(max(iif(name = 'changes', seq, 0)), 0) AS after,
+             coalesce(max(iif(name = 'documents', seq, 0)), 0) AS document,
+             coalesce(max(iif(name = 'chunks', seq, 0)), 0) AS chunk
+      FROM sqlite_sequence)
+"""
 _LIBRARY = schema.compiled(
     select(*LIBRARY_COLUMNS).where(
         schema.libraries.c.number == bindparam("number"),
@@ -53,14 +62,11 @@ class Transaction:
     def __init__(self, db: sqlite3.Connection, clock: Clock) -> None:
         self.db = db
         self.clock = clock
-        keys: dict[str, int] = dict(db.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
-        self.after: Position = keys.get("changes", 0)
+        self.after: Position
+        self.after, self._document, self._chunk, last_us = db.execute(_START).fetchone()
         self.position: Position = self.after
-        self._document = keys.get("documents", 0)
-        self._chunk = keys.get("chunks", 0)
-        last = db.execute("SELECT at_us FROM changes WHERE position = ?", [self.after]).fetchone()
         # A clock set back must not make the log's time run backwards.
-        self.at_us: int = max(clock.now_us(), last[0] if last else 0)
+        self.at_us: int = max(clock.now_us(), last_us)
         self._changes: list[Change] = []
         self._vectors: list[AddedVectors] = []
         self._libraries: dict[int, Library] = {}

@@ -100,7 +100,10 @@ class Writer:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         tx = Transaction(db, self._clock)
-        results = [self._attempt(tx, command) for command in commands]
+        alone = len(commands) == 1
+        results = [self._attempt(tx, command, alone=alone) for command in commands]
+        if alone and isinstance(results[0], BaseException):
+            return results  # and `_clean` rolls back
         tx.flush()
         failpoints.reach("store.before_commit")
         self.committing = tx.position
@@ -117,19 +120,24 @@ class Writer:
                 failpoints.reach("library.mid_sweep")
         return results
 
-    def _attempt(self, tx: Transaction, command: Any) -> Any:
-        """The command's result, or its error, after which it has changed nothing."""
+    def _attempt(self, tx: Transaction, command: Any, *, alone: bool) -> Any:
+        """The command's result, or its error, after which it has changed nothing.
+
+        A command alone in its transaction needs no savepoint: the caller rolls all of it back.
+        """
         db = self._db
         mark = tx.mark()
-        db.execute("SAVEPOINT command")
+        if not alone:
+            db.execute("SAVEPOINT command")
         try:
             result = _HANDLERS[type(command)](tx, command)
         except Exception as error:  # the command's root: its neighbours must not suffer
             if not db.in_transaction:
                 raise  # SQLite has given up the whole transaction (disk full, I/O error)
-            db.execute("ROLLBACK TO command")
-            db.execute("RELEASE command")
-            tx.go_back(mark)
+            if not alone:
+                db.execute("ROLLBACK TO command")
+                db.execute("RELEASE command")
+                tx.go_back(mark)
             if isinstance(error, sqlite3.Error):
                 failure = failed(error)
                 failure.__cause__ = error
@@ -140,7 +148,8 @@ class Writer:
                 failure.__cause__ = error
                 return failure
             return error
-        db.execute("RELEASE command")
+        if not alone:
+            db.execute("RELEASE command")
         return result
 
     def _clean(self) -> None:
