@@ -66,7 +66,8 @@ def demo(
             output.out.print(
                 Text.assemble((f"“{query}”", "bold cyan"), (f"  {answer['took_ms']:.1f} ms", "dim"))
             )
-            output.out.print(hit_table(answer["results"], ids=False))
+            hits = [{**hit, "text": _docstring(hit["text"])} for hit in answer["results"]]
+            output.out.print(hit_table(hits, ids=False))
         output.out.print()
         _hints(address, own=own, data=data)
 
@@ -106,7 +107,7 @@ def _fill(client: Client) -> tuple[Tally, float]:
             raise
     description = "Docstrings of the Python standard library"
     client.request("POST", "/v1/libraries", json={"name": LIBRARY, "description": description})
-    with output.progress(counted=True) as bar:
+    with output.progress() as bar:
         task = bar.add_task(LIBRARY, total=len(documents), documents=0)
         sender = Sender(
             client,
@@ -127,6 +128,12 @@ def _fill(client: Client) -> tuple[Tally, float]:
 def _records(documents: Iterable[dict[str, Any]]) -> Iterator[Record]:
     for document in documents:
         yield Record(msgspec.json.encode(document), str(document["id"]))
+
+
+def _docstring(text: str) -> str:
+    """A passage without the signature in front of it."""
+    signature, _, rest = text.partition("\n\n")
+    return rest if rest and "(" in signature and "\n" not in signature else text
 
 
 def _hints(address: str, *, own: bool, data: Path | None) -> None:

@@ -64,7 +64,7 @@ def export(
         found = client.request("GET", f"/v1/libraries/{segment(library)}")
         if found.get("embedder") == "none" and not raw:
             wanted = ["chunks", "vectors"]  # without its vectors it could not be imported again
-        with _opened(target, atomic=not follow) as file, output.progress(counted=True) as bar:
+        with _opened(target, atomic=not follow) as file, output.progress() as bar:
             task = bar.add_task(output.clean(library), total=found.get("documents"), documents=0)
             exporter = Exporter(client, library, file, include=wanted, raw=raw, follow=follow)
             exporter.on_progress = lambda count: bar.update(task, completed=count, documents=count)

@@ -13,7 +13,6 @@ from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -89,17 +88,15 @@ class RateColumn(ProgressColumn):
         return Text(f"{documents:,} documents  {rate}", style="cyan")
 
 
-def progress(*, counted: bool = False) -> Progress:
+def progress() -> Progress:
     """A progress bar with a rate on stderr; silent when that is no terminal.
 
-    `counted`: the bar itself counts documents, so that "3,000/8,000" can be shown.
+    The bar may count bytes or documents; tasks carry their documents as a field.
     """
-    share: list[ProgressColumn] = [MofNCompleteColumn()] if counted else []
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         TaskProgressColumn(),
-        *share,
         RateColumn(),
         TimeElapsedColumn(),
         console=err,
