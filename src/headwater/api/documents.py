@@ -118,7 +118,7 @@ def document_routes(
     )
     async def page(
         library: str,
-        limit: Annotated[int, Query(ge=1, le=limits.page_items)] = 100,
+        limit: int = Query(100, ge=1, le=limits.page_items),
         after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
         include: Annotated[str | None, Query(description="`text`, `chunks`, `vectors`.")] = None,
     ) -> Response:

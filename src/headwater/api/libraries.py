@@ -55,7 +55,7 @@ def library_routes(
         responses=openapi.answers({200: ("A page.", openapi.json(wire.LibraryPage))}, 400, 422),
     )
     async def page(
-        limit: Annotated[int, Query(ge=1, le=limits.page_items)] = 100,
+        limit: int = Query(100, ge=1, le=limits.page_items),
         after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
     ) -> Response:
         found = await libraries.page(read_token(after), limit + 1)

@@ -71,18 +71,18 @@ class Hub:
         into chunk events is never split over two pages. Raises `CursorExpired`.
         """
         cursor = after
-        with anyio.move_on_after(wait.total_seconds()):
-            while True:
-                told, through = await read_events(self.log, self.frames, wish, cursor, limit)
-                cursor = self.log.cursor(max(through, cursor.position))
-                if told:
-                    self.statistics.told(len(told))
-                    return EventPage(told, cursor)
-                if cursor.position >= self.log.head:
-                    if not wait:
-                        break
+        ends_s = self._clock.monotonic() + wait.total_seconds()
+        while True:
+            told, through = await read_events(self.log, self.frames, wish, cursor, limit)
+            cursor = self.log.cursor(max(through, cursor.position))
+            if told:
+                self.statistics.told(len(told))
+                return EventPage(told, cursor)
+            if cursor.position >= self.log.head:
+                with anyio.move_on_after(ends_s - self._clock.monotonic()) as scope:
                     await self.log.bell.wait_past(cursor.position)
-        return EventPage([], cursor)
+                if scope.cancelled_caught:
+                    return EventPage([], cursor)
 
     async def sse(self, wish: Wish, after: Cursor, send: Send) -> None:
         """Speak an event stream until it is cancelled, stopped, too old or expired.
