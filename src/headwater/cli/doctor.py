@@ -24,7 +24,7 @@ def doctor(
     chosen = options.load(data=data)
     if not chosen.data.is_dir():
         raise BadInput(f"{chosen.data} is no folder; name the server's data folder with --data")
-    from headwater.app import examine
+    from headwater.doctor import examine
 
     findings = examine(chosen)
     table = output.table("check", "", "detail")
