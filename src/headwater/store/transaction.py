@@ -63,6 +63,9 @@ class Transaction:
         self.db = db
         self.clock = clock
         self.after: Position
+        self._document: int
+        self._chunk: int
+        last_us: int
         self.after, self._document, self._chunk, last_us = db.execute(_START).fetchone()
         self.position: Position = self.after
         # A clock set back must not make the log's time run backwards.
