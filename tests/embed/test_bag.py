@@ -127,6 +127,14 @@ def test_forgetting_words_changes_no_result(
         assert len(pieces._known) <= 8 + 5
 
 
+def test_texts_of_strange_words_give_the_same_pieces(tokenizer: Tokenizer) -> None:
+    generator = np.random.default_rng(5)
+    texts = [" ".join(map(str, generator.integers(1 << 40, size=12))) for _ in range(50)]
+    pieces = Pieces(tokenizer)
+    assert pieces.of(texts) == [e.ids for e in tokenizer.encode_batch(texts)]
+    assert not pieces._known
+
+
 def test_threads_may_share_a_model(model: Bag) -> None:
     generator = np.random.default_rng(3)
     batches = [

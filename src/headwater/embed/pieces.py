@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import chain
 
 from tokenizers import Tokenizer
@@ -21,6 +21,7 @@ _words = re.compile(rf"[^ \t\r\n{_PUNCTUATION}]+|[{_PUNCTUATION}]").findall
 
 _KNOWN_WORDS = 1 << 16
 _LONGEST_KNOWN = 64
+_MANY = 256
 
 # Splitting a batch over threads gains nothing where the server's own threads fill the cores, and
 # costs a hand-over for each batch. The tokenizer reads this at each call.
@@ -34,28 +35,31 @@ class Pieces:
         self._tokenizer = tokenizer
         self._known: dict[str, tuple[int, ...]] = {}
 
-    def of(self, texts: Iterable[str]) -> list[list[int]]:
+    def of(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, without special tokens."""
         words = [_words(text) for text in texts]
         distinct = set(chain.from_iterable(words))
         known = self._known
-        missing = distinct.difference(known)
+        missing = list(distinct.difference(known))
+        if len(missing) > _MANY and 2 * len(missing) > sum(map(len, words)):
+            # Numbers, hashes, another language: a word alone costs as much as some in a text.
+            return self._ask(texts)
         if missing:
-            learned = self._ask(list(missing))
+            learned = dict(zip(missing, map(tuple, self._ask(missing)), strict=True))
             kept = {word: ids for word, ids in learned.items() if len(word) <= _LONGEST_KNOWN}
             if len(known) + len(kept) > _KNOWN_WORDS:
                 # Begin anew in a new dictionary: another thread may be reading the old one.
                 self._known = {}
             self._known.update(kept)
-            known = {word: known[word] for word in distinct - missing} | learned
+            known = {word: known[word] for word in distinct.difference(missing)} | learned
         pieces = known.__getitem__
         return [list(chain.from_iterable(map(pieces, text))) for text in words]
 
-    def _ask(self, words: list[str]) -> dict[str, tuple[int, ...]]:
+    def _ask(self, texts: Sequence[str]) -> list[list[int]]:
         try:
-            encodings = self._tokenizer.encode_batch_fast(words, add_special_tokens=False)
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             # Half a surrogate pair, which JSON can carry and UTF-8 cannot, is read as "?".
-            legal = [word.encode("utf-8", "replace").decode() for word in words]
+            legal = [text.encode("utf-8", "replace").decode() for text in texts]
             encodings = self._tokenizer.encode_batch_fast(legal, add_special_tokens=False)
-        return {word: tuple(e.ids) for word, e in zip(words, encodings, strict=True)}
+        return [encoding.ids for encoding in encodings]

@@ -45,7 +45,7 @@ class StaticEmbedder(Embedder):
             raise _broken(folder, error) from error
         self.identity = f"static:all-minilm-l6-v2-256-int8:{digest[:12]}"
         self._lanes: dict[Kind, Lane[Sequence[str], Vectors]] = {
-            "document": Lane("embed-documents", self._embed),
+            "document": Lane("embed-documents", self._embed, max_batch=64),
             "query": Lane("embed-queries", self._embed),
         }
 
