@@ -73,7 +73,7 @@ def test_search_shows_score_title_and_first_line(
     answer = {"results": [HIT], "cursor": "logid1.1", "took_ms": 0.4}
     server.on("POST", "/v1/libraries/notes/search", lambda request: as_json(answer))
     assert run("search", "notes", "wait", "-k", "3", "--url", server.url) == 0
-    assert " ".join(capsys.readouterr().out.split()) == "0.500 a#0 os.wait Wait for a child."
+    assert capsys.readouterr().out == " 0.500  a#0  os.wait  Wait for a child.\n"
     assert server.requests[0].lines == [{"query": "wait", "k": 3}]
     assert run("search", "notes", "wait", "--json", "--url", server.url) == 0
     assert json.loads(capsys.readouterr().out) == answer

@@ -25,7 +25,9 @@ def doctor(
     if not chosen.data.is_dir():
         raise BadInput(f"{chosen.data} is no folder; name the server's data folder with --data")
     from headwater.doctor import examine
+    from headwater.server import configure_logs
 
+    configure_logs("warning")
     findings = examine(chosen)
     table = output.table("check", "", "detail")
     for name, ok, detail in findings:

@@ -71,9 +71,10 @@ def export(
             exporter.run()
     if exporter.deleted:
         output.note(
-            f"{exporter.deleted:,} deletes met on the way are not in the output; --raw shows them."
+            f"{output.counted(exporter.deleted, 'delete')} met on the way, not in the output; "
+            "--raw shows them."
         )
-    output.note(f"{exporter.documents:,} documents, as of cursor {exporter.cursor}")
+    output.note(f"{output.counted(exporter.documents, 'document')}, as of cursor {exporter.cursor}")
 
 
 class Exporter:

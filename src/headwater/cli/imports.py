@@ -111,7 +111,7 @@ def _send(client: Client, library: str, source: Source, retry_for: float) -> Tal
 def _stopped(tally: Tally) -> None:
     where = f" through {tally.last_place}" if tally.last_place else ""
     output.note(
-        f"Stopped: {tally.stored:,} documents are stored{where}. "
+        f"Stopped: {output.counted(tally.stored, 'document')} stored{where}. "
         "Run the same command again to go on (needs ids in the source, or --ids line)."
     )
 
@@ -135,5 +135,5 @@ def _report(tally: Tally, library: str) -> None:
     if tally.failed:
         parts.append(f"{tally.failed:,} failed")
     if tally.reconnects:
-        parts.append(f"{tally.reconnects:,} reconnects")
+        parts.append(output.counted(tally.reconnects, "reconnect"))
     output.out.print(Text(f"{output.clean(library)}: {', '.join(parts)}"), soft_wrap=True)

@@ -104,11 +104,12 @@ def delete(
     path = f"/v1/libraries/{segment(name)}"
     with Client(url) as client:
         library = client.request("GET", path)
-        title, documents = output.clean(library["name"]), library["documents"]
+        title = output.clean(library["name"])
+        documents = output.counted(library["documents"], "document")
         if not yes:
-            typer.confirm(f"Delete {title} with {documents:,} documents?", abort=True, err=True)
+            typer.confirm(f"Delete {title} with {documents}?", abort=True, err=True)
         client.request("DELETE", path)
-    output.out.print(Text(f"Deleted {title} with {documents:,} documents."))
+    output.out.print(Text(f"Deleted {title} with {documents}."))
 
 
 def _json(value: Any) -> None:

@@ -53,6 +53,11 @@ def first_line(text: str) -> str:
     return clean(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 document`, `2,000 documents`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def failure(code: str, detail: str) -> None:
     """One red line: what went wrong."""
     err.print(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from headwater.cli import output
 from headwater.cli.client import DEFAULT_URL, Client, Url, segment
+
+NAME_WIDTH = 44
+KEY_WIDTH = 36
 
 
 def search(
@@ -27,9 +30,10 @@ def search(
         output.line(msgspec.json.encode(answer).decode())
         return
     hits = answer["results"]
-    if hits:
-        output.out.print(hit_table(hits, ids=True))
-    output.note(f"{len(hits)} results in {answer['took_ms']:.1f} ms, as of {answer['cursor']}")
+    for made in hit_lines(hits, ids=True):
+        output.out.print(made)
+    found = output.counted(len(hits), "result")
+    output.note(f"{found} in {answer['took_ms']:.1f} ms, as of {answer['cursor']}")
 
 
 def find(client: Client, library: str, query: str, k: int) -> dict[str, Any]:
@@ -37,18 +41,26 @@ def find(client: Client, library: str, query: str, k: int) -> dict[str, Any]:
     return client.request("POST", path, json={"query": query, "k": k})
 
 
-def hit_table(hits: list[dict[str, Any]], *, ids: bool) -> Table:
-    """Score, title, first line, each hit on one line; with `ids` the chunk's id in front."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", style="green", no_wrap=True)
-    if ids:
-        table.add_column(style="dim", no_wrap=True, max_width=32, overflow="ellipsis")
-    table.add_column(style="bold", no_wrap=True, max_width=40, overflow="ellipsis")
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for hit in hits:
-        cells = [Text(output.clean(hit.get("title") or hit["document_id"]))]
+def hit_lines(hits: list[dict[str, Any]], *, ids: bool) -> Iterator[Text]:
+    """Each hit on one line as wide as the terminal: score, title, the passage's first line.
+
+    With `ids` the chunk's id stands in front of the title.
+    """
+    names = [output.clean(hit.get("title") or hit["document_id"]) for hit in hits]
+    name_width = min(NAME_WIDTH, max(map(len, names), default=0))
+    keys = [output.clean(hit["chunk_id"]) for hit in hits] if ids else []
+    key_width = min(KEY_WIDTH, max(map(len, keys), default=0))
+    for index, hit in enumerate(hits):
+        made = Text(f"{hit['score']:6.3f}", style="green", no_wrap=True, end="\n")
         if ids:
-            cells.insert(0, Text(output.clean(hit["chunk_id"])))
-        summary = Text(output.first_line(hit.get("text") or ""))
-        table.add_row(Text(f"{hit['score']:.3f}"), *cells, summary)
-    return table
+            made.append("  ").append(_fitted(keys[index], key_width, "dim"))
+        made.append("  ").append(_fitted(names[index], name_width, "bold"))
+        made.append("  ").append(output.first_line(hit.get("text") or ""), style="default")
+        made.truncate(output.out.width, overflow="ellipsis")
+        yield made
+
+
+def _fitted(text: str, width: int, style: str) -> Text:
+    made = Text(text, style=style)
+    made.truncate(width, overflow="ellipsis", pad=True)
+    return made
