@@ -22,16 +22,19 @@ class Backoff:
     _random: random.Random = field(default_factory=random.Random)
 
     def delay(self) -> float:
-        """The next delay: between half and all of `first` × 2^failures, at most `cap`."""
+        """A delay after so many failures: between half and all of `first` × 2^failures, at most `cap`."""
         longest = min(self.cap, self.first * 2.0 ** min(self.failures, 30))
         return longest * (0.5 + self._random.random() / 2)
 
-    def wait(self, at_least: float = 0.0) -> float:
-        """Sleep before the next attempt and return how long; each call waits longer."""
+    def next(self, at_least: float = 0.0) -> float:
+        """The delay before the next attempt; each call gives a longer one until `reset`."""
         seconds = max(self.delay(), at_least)
         self.failures += 1
-        self.sleep(seconds)
         return seconds
+
+    def wait(self, at_least: float = 0.0) -> None:
+        """Sleep for `next`."""
+        self.sleep(self.next(at_least))
 
     def reset(self) -> None:
         """It worked: begin again with the shortest delay."""

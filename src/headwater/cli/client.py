@@ -41,6 +41,11 @@ class ClientError(Exception):
         super().__init__(detail)
         self.detail = detail
 
+    @property
+    def reason(self) -> str:
+        """The detail without the advice behind it."""
+        return self.detail.partition("; ")[0]
+
 
 class Problem(ClientError):
     """What the server refused, as it said it. `retry_after` is in seconds."""

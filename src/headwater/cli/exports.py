@@ -124,7 +124,7 @@ class Exporter:
                 error = failed
             if not error.retryable or (self._backoff.failures >= RETRIES and not self._follow):
                 raise error
-            output.note(f"{error.detail}; going on from the last checkpoint")
+            output.note(f"{error.reason}; going on from the last checkpoint")
             self._backoff.wait(error.retry_after if isinstance(error, Problem) else 0.0)
 
     def _read(self) -> bool:

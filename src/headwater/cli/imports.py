@@ -96,7 +96,7 @@ def _send(client: Client, library: str, source: Source, retry_for: float) -> Tal
                 task, completed=tally.done, documents=tally.settled
             ),
             on_retry=lambda error, seconds: output.note(
-                f"{error.detail}; trying again in {seconds:.1f} s"
+                f"{error.reason}; trying again in {seconds:.1f} s"
             ),
         )
         try:

@@ -128,8 +128,9 @@ class Sender:
             if not error.retryable or waited >= self._retry_for:
                 raise error
             self.tally.reconnects += 1
-            self._on_retry(error, self._backoff.delay())
-            self._backoff.wait(error.retry_after if isinstance(error, Problem) else 0.0)
+            pause = self._backoff.next(error.retry_after if isinstance(error, Problem) else 0.0)
+            self._on_retry(error, pause)
+            self._backoff.sleep(pause)
 
     def _request(self, batch: list[Record]) -> tuple[int, ClientError | None]:
         """One request: how many of `batch` are settled now, and why not all of them."""

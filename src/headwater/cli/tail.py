@@ -118,8 +118,8 @@ class Feed:
                 raise Expired(error.detail)
             if not error.retryable or (isinstance(error, Unreachable) and not self._was_ready):
                 raise error
-            if not isinstance(error, _Goodbye) or error.reason != "max_age":
-                self._say(f"{error.detail}; reconnecting")
+            if not isinstance(error, _Goodbye) or error.kind != "max_age":
+                self._say(f"{error.reason}; reconnecting")
             self._backoff.wait(error.retry_after if isinstance(error, Problem) else 0.0)
 
     def _connection(self) -> Iterator[ServerEvent]:
@@ -154,7 +154,7 @@ class Feed:
 class _Goodbye(Cut):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the server said goodbye ({reason})" if reason else "goodbye")
-        self.reason = reason
+        self.kind = reason
 
 
 def _expired(data: dict[str, Any]) -> Expired:
