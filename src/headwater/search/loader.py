@@ -1,0 +1,147 @@
+"""Bringing a view up: from its snapshot and the log after it, or from the store as it is.
+
+Called by `LocalViews` in a task of its own. Every doubt about the files ends in a scan of the
+store, which is the truth. Searches of the library wait meanwhile; writes do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from headwater.changes.log import Log
+from headwater.clock import Clock
+from headwater.errors import CursorExpired, LibraryNotFound
+from headwater.model import Library, Rows, Vectors
+from headwater.search import snapshot
+from headwater.search.index import VectorIndex
+from headwater.search.page import Page, read_page
+from headwater.search.snapshot import Missing, Unusable
+from headwater.search.view import View
+from headwater.settings import SearchSettings
+from headwater.store.base import Reader
+from headwater.threads import Pool
+
+_SCAN_ROWS = 4_096
+
+log = structlog.get_logger(__name__)
+
+
+class Loader:
+    """Fills views. Loop only; the work is done in `pool` and the store's readers."""
+
+    def __init__(self, folder: Path, settings: SearchSettings, log: Log, clock: Clock) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._log = log
+        self._clock = clock
+        self._pool = Pool("index-load", 2)
+
+    def folder_of(self, library_id: str) -> Path:
+        return self._folder / library_id
+
+    async def load(
+        self, view: View, join: Callable[[View], Awaitable[None]], *, reason: str | None = None
+    ) -> str | None:
+        """Fill `view` up to the head and let `join` make it ready.
+
+        `reason` says why the snapshot must not be used. Returns why the store had to be scanned
+        although there was something before, else None. Raises `LibraryNotFound` when the library
+        is gone.
+        """
+        library = await self._log.store.read(partial(_library, id=view.id))
+        if library is None:
+            raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
+        view.library = library
+        rebuilt = reason
+        if rebuilt is None:
+            try:
+                await self._restore(view)
+                await self._replay(view)
+            except Missing:
+                rebuilt = ""
+            except Unusable as error:
+                rebuilt = str(error)
+            except CursorExpired:
+                rebuilt = "the log no longer reaches back to the snapshot"
+        if rebuilt is not None:
+            if rebuilt:
+                log.warning("view.rebuilding", library=view.id, reason=rebuilt)
+            await self._scan(view, rebuilt or None)
+            await self._replay(view)
+        await join(view)
+        log.info("view.ready", library=view.id, rows=view.index.live, position=view.position)
+        return rebuilt or None
+
+    async def _restore(self, view: View) -> None:
+        library = view.library
+        view.index, position = await self._pool.call(
+            partial(
+                snapshot.load,
+                self.folder_of(view.id),
+                self._settings,
+                library_id=library.id,
+                log_id=self._log.store.log_id,
+                dimension=library.dimension,
+                metric=library.metric,
+            )
+        )
+        head = await self._log.store.read(lambda reader: reader.head())
+        if position > head:
+            raise Unusable(f"the snapshot is at {position}, ahead of the log at {head}")
+        view.position = view.saved_position = position
+        view.settled = False
+
+    async def _scan(self, view: View, reason: str | None) -> None:
+        view.state = "rebuilding"
+        view.reason = reason
+        library = view.library
+        index = VectorIndex(library.dimension, library.metric, self._settings)
+        view.index = index
+        async with self._log.store.snapshot() as held:
+            after = 0
+            while True:
+                rows, matrix = await held.read(
+                    partial(_vectors, number=library.number, after=after)
+                )
+                if not len(rows):
+                    break
+                # In a thread: nobody else sees the index yet.
+                await self._pool.call(index.append, rows, matrix)
+                after = int(rows[-1])
+            view.position = held.position
+        view.changed_at = self._clock.monotonic()
+        view.settled = False
+        view.dirty = True
+
+    async def _replay(self, view: View) -> None:
+        """Apply the library's changes up to the head as it is then."""
+        if view.state == "loading":
+            view.state = "replaying"
+        while not await self.catch_up(view):
+            pass
+
+    async def catch_up(self, view: View) -> bool:
+        """Apply one page; whether that was all. Raises `CursorExpired`, `LibraryNotFound`."""
+        page: Page = await self._log.store.read(
+            partial(read_page, after=view.position, views={view.id}, only=view.id)
+        )
+        if view.id in page.deleted:
+            raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
+        step = page.steps.get(view.id)
+        if step is not None:
+            view.apply(step, self._clock.monotonic())
+        view.position = page.through
+        return page.through >= page.head
+
+
+def _library(reader: Reader, id: str) -> Library | None:
+    library = reader.library(id)
+    return library if library is not None and library.id == id else None
+
+
+def _vectors(reader: Reader, number: int, after: int) -> tuple[Rows, Vectors]:
+    return reader.vectors_after(number, after, _SCAN_ROWS)

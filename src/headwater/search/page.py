@@ -1,0 +1,92 @@
+"""A stretch of the log with the vectors it added, read in one transaction.
+
+How a view follows when the ring does not reach: at start, after a gap, in the second process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from headwater.model import Change, Position, Rows, Span, Vectors
+from headwater.search.rowsets import spelled_out
+from headwater.store.base import Reader
+
+DELETED = "library.deleted"
+_TYPES = ("document.added", "document.updated", "document.deleted", DELETED)
+
+_PAGE_CHANGES = 1_000
+_PAGE_ROWS = 8_192
+"""Chunk rows after which a page is cut: one document may have thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one library's view puts in and takes out, in that order.
+
+    `through_row` is the highest row added, also when the store no longer has it.
+    """
+
+    added: Sequence[tuple[Rows, Vectors]]
+    removed: Rows
+    through_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`head` is the log's head in the same transaction: at `through == head` nothing is left."""
+
+    steps: dict[str, Step]
+    deleted: list[str]
+    through: Position
+    head: Position
+
+
+def read_page(
+    reader: Reader, after: Position, views: Collection[str], *, only: str | None = None
+) -> Page:
+    """What came after `after` for `views`; `only` reads no other library's changes.
+
+    The vectors are those that still exist. A row that is already gone is skipped here and its
+    removal, later in the log, then finds nothing to do. Raises `CursorExpired`.
+    """
+    head = reader.head()
+    found = reader.log(
+        after,
+        _PAGE_CHANGES,
+        library_ids=None if only is None else {only},
+        types=_TYPES if views else (DELETED,),
+    )
+    changes, through = _bounded(found.changes, found.through)
+    steps = {}
+    for library_id in views:
+        own = [change for change in changes if change.library_id == library_id]
+        if own:
+            spans = [change.added for change in own if change.added.count]
+            pieces = [reader.vectors_of([(s.first, s.count) for s in spans])] if spans else []
+            steps[library_id] = Step(pieces, *marks(own))
+    deleted = [
+        change.library_id for change in changes if change.type == DELETED and change.library_id
+    ]
+    return Page(steps, deleted, through, head)
+
+
+def marks(changes: Iterable[Change]) -> tuple[Rows, int]:
+    """The rows that changes of one library remove, and the highest they add."""
+    removed: list[Span] = []
+    through_row = 0
+    for change in changes:
+        if change.removed.count:
+            removed.append(change.removed)
+        if change.added.count:
+            through_row = max(through_row, change.added.first + change.added.count - 1)
+    return spelled_out(removed), through_row
+
+
+def _bounded(changes: list[Change], through: Position) -> tuple[list[Change], Position]:
+    rows = 0
+    for at, change in enumerate(changes[:-1]):
+        rows += change.added.count
+        if rows >= _PAGE_ROWS:
+            return changes[: at + 1], change.position
+    return changes, through

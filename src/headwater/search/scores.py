@@ -1,0 +1,104 @@
+"""What a score is, in each metric, and how exactly it is computed.
+
+Every score that leaves `search/` comes from `exact`, so it does not depend on whether the row lay
+in a head, a segment or a graph's candidate list. `rough` and `slack` find candidates fast without
+losing a row that `exact` would rank among the best. Nothing here may know about libraries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.model import Metric, Rows, Vectors
+from headwater.search.base import Scores
+
+_UNIT = 2.0**-24
+"""Unit roundoff of float32."""
+
+
+def prepared(metric: Metric, matrix: Vectors) -> Vectors:
+    """The vectors as they are kept and compared: unit length for cosine, else as they came.
+
+    A zero vector stays zero, so its cosine with anything is 0. Each row's result depends on that
+    row alone. Read-only inputs are fine; the result may share them.
+    """
+    matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+    if metric != "cosine" or not matrix.size:
+        return matrix
+    wide = matrix.astype(np.float64)
+    norms = np.sqrt(np.square(wide).sum(axis=1))
+    norms[norms == 0.0] = 1.0
+    wide /= norms[:, None]
+    unit: Vectors = wide.astype(np.float32)
+    return unit
+
+
+def squares(matrix: Vectors) -> NDArray[np.float32]:
+    """Squared lengths, float32 (n,)."""
+    lengths: NDArray[np.float32] = np.einsum("ij,ij->i", matrix, matrix)
+    return lengths
+
+
+def rough(
+    metric: Metric, queries: Vectors, vectors: Vectors, squared: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """One matrix product: (queries, vectors), higher is better, good to within `slack`.
+
+    Inner products; for Euclidean 2·q·v - |v|², which orders a query's rows as -d² does.
+    """
+    scores: NDArray[np.float32] = queries @ vectors.T
+    if metric == "euclidean":
+        scores *= 2
+        scores -= squared
+    return scores
+
+
+def slack(metric: Metric, queries: Vectors, longest: float) -> NDArray[np.float64]:
+    """How far apart two rough scores may lie while the exact ones say the opposite, per query.
+
+    Twice the error bound of a float32 inner product (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 3.1), plus the rounding of the exact score itself: rows whose rounded
+    scores are equal are ordered by row, so both must be candidates. `longest` bounds the vectors'
+    lengths.
+    """
+    lengths = np.sqrt(np.square(queries.astype(np.float64)).sum(axis=1))
+    terms = queries.shape[1] + 8
+    if metric == "euclidean":
+        reach = lengths + longest
+        bound = terms * reach**2 + 4 * reach * (1 + reach)
+    else:
+        bound = terms * lengths * longest
+    margin: NDArray[np.float64] = 2.2 * _UNIT * bound + 1e-30
+    return margin
+
+
+def exact(metric: Metric, query: Vectors, vectors: Vectors) -> Scores:
+    """Scores of prepared `vectors` (n, dim) against one prepared query (dim,), float32 (n,).
+
+    Computed in float64 row by row, then rounded once: the same pair always gives the same score.
+    """
+    scores = np.empty(len(vectors), np.float32)
+    wide = query.astype(np.float64)
+    for at in range(0, len(vectors), _BLOCK):
+        block = vectors[at : at + _BLOCK].astype(np.float64)
+        if metric == "euclidean":
+            block -= wide
+            np.square(block, out=block)
+            scores[at : at + _BLOCK] = 1.0 / (1.0 + np.sqrt(block.sum(axis=1)))
+        else:
+            block *= wide
+            totals = block.sum(axis=1)
+            if metric == "cosine":
+                np.clip(totals, -1.0, 1.0, out=totals)
+            scores[at : at + _BLOCK] = totals
+    return scores
+
+
+_BLOCK = 4_096
+
+
+def best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
+    """The k best, best first; equal scores by rising row."""
+    order = np.lexsort((rows, -scores))[:k]
+    return rows[order], scores[order]

@@ -1,0 +1,152 @@
+"""A sealed part of an index: an HNSW graph over rows that only ever get fewer.
+
+Built in the background by `build`, swapped in by `index.py`, searched by any number of threads at
+once. FAISS cannot take a vertex out of a graph, so a removed row loses its bit and the graph is
+walked through it. Nothing but bits may change after the build.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.model import Metric, Rows, Vectors
+from headwater.search import scores
+from headwater.search.rowsets import slots_of
+from headwater.search.scan import Slots
+
+faiss: Any = _faiss
+"""Untyped: its stubs know neither numpy arguments nor the newer classes."""
+
+LINKS = 16
+"""Links per vertex (M)."""
+
+_BUILD_BLOCK = 1_024
+"""Rows added between two looks at whether to stop."""
+
+
+class Abandoned(Exception):
+    """The build was told to stop; nothing has changed."""
+
+
+class Segment:
+    """`bitmap` has bit i (little-endian) set while slot i is alive."""
+
+    __slots__ = ("bitmap", "file", "graph", "live", "longest", "rows", "squared", "vectors")
+
+    def __init__(
+        self,
+        graph: Any,
+        rows: Rows,
+        bitmap: NDArray[np.uint8],
+        metric: Metric,
+        *,
+        file: str | None = None,
+    ) -> None:
+        self.graph = graph
+        self.rows = rows
+        self.bitmap = bitmap
+        self.file = file
+        self.live = int(np.unpackbits(bitmap).sum())
+        self.vectors = stored_vectors(graph)
+        if metric == "cosine":
+            self.squared = np.ones(len(rows), np.float32)
+            self.longest = 1.001
+        else:
+            self.squared = scores.squares(self.vectors)
+            self.longest = float(np.sqrt(self.squared.max(initial=0.0))) * 1.001
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    @property
+    def dead(self) -> int:
+        return self.count - self.live
+
+    @property
+    def memory_bytes(self) -> int:
+        # Vectors, links of the lowest level (2 M) and a little above it, rows, lengths, bits.
+        row_bytes: int = self.vectors.shape[1] * 4 + LINKS * 8 + 32 + 12
+        return self.count * row_bytes + self.bitmap.nbytes
+
+    def remove(self, wanted: Rows) -> int:
+        """Take sorted rows out; returns how many were alive here. Loop only."""
+        slots = slots_of(self.rows, wanted)
+        bits = (slots & 7).astype(np.uint8)
+        here = (self.bitmap[slots >> 3] >> bits) & 1 == 1
+        slots, bits = slots[here], bits[here]
+        if len(slots):
+            np.bitwise_and.at(self.bitmap, slots >> 3, ~np.left_shift(np.uint8(1), bits))
+            self.live -= len(slots)
+        return len(slots)
+
+    def alive(self) -> NDArray[np.bool_]:
+        """One flag per slot, a copy."""
+        bits = np.unpackbits(self.bitmap, count=self.count, bitorder="little")
+        return bits.view(np.bool_)
+
+    def walk(self, queries: Vectors, k: int, ef: int) -> list[Slots]:
+        """Up to k near slots per query, from the graph; fewer when it finds no more."""
+        if self.dead:
+            # The selector points into the bitmap; both live in this frame until the search is done.
+            selector = faiss.IDSelectorBitmap(self.bitmap)
+            params = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
+        else:
+            params = faiss.SearchParametersHNSW(efSearch=ef)
+        _, found = self.graph.search(queries, k, params=params)
+        return [slots[slots >= 0] for slots in found]
+
+
+def stored_vectors(graph: Any) -> Vectors:
+    """The float32 vectors inside a graph, without a copy; valid while the graph lives."""
+    storage = faiss.downcast_index(graph.storage)
+    if not graph.ntotal:
+        return np.empty((0, graph.d), np.float32)
+    flat: Vectors = faiss.rev_swig_ptr(storage.get_xb(), graph.ntotal * graph.d)
+    return flat.reshape(graph.ntotal, graph.d)
+
+
+def full_bitmap(count: int) -> NDArray[np.uint8]:
+    return np.packbits(np.ones(count, np.bool_), bitorder="little")
+
+
+def build(
+    base: Segment | None,
+    sources: Sequence[tuple[Rows, Vectors]],
+    dimension: int,
+    metric: Metric,
+    ef_construction: int,
+    stop: threading.Event,
+) -> Segment:
+    """A new segment of `base`'s rows, dead ones included, and then those of `sources`.
+
+    Copying a graph costs about a hundredth of building it, so a large base is copied and grown.
+    Raises `Abandoned` soon after `stop` is set.
+    """
+    if base is None:
+        kind = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
+        graph = faiss.IndexHNSWFlat(dimension, LINKS, kind)
+        rows, alive = [], []
+    else:
+        graph = faiss.clone_index(base.graph)
+        rows, alive = [base.rows], [base.alive()]
+    graph.hnsw.efConstruction = ef_construction
+    for added, vectors in sources:
+        for at in range(0, len(added), _BUILD_BLOCK):
+            if stop.is_set():
+                raise Abandoned
+            graph.add(np.ascontiguousarray(vectors[at : at + _BUILD_BLOCK]))
+        rows.append(added)
+        alive.append(np.ones(len(added), np.bool_))
+    return Segment(
+        graph,
+        np.concatenate(rows) if rows else np.empty(0, np.int64),
+        np.packbits(np.concatenate(alive), bitorder="little") if alive else full_bitmap(0),
+        metric,
+    )
