@@ -22,7 +22,7 @@ class Backoff:
     _random: random.Random = field(default_factory=random.Random)
 
     def delay(self) -> float:
-        """A delay after so many failures: between half and all of `first` × 2^failures, at most `cap`."""
+        """Half to all of `first` × 2^failures, at most `cap`, in seconds."""
         longest = min(self.cap, self.first * 2.0 ** min(self.failures, 30))
         return longest * (0.5 + self._random.random() / 2)
 
