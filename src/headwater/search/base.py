@@ -80,6 +80,13 @@ class SearchEngine(ABC):
         """
 
     @abstractmethod
+    def open(self, library: Library) -> None:
+        """Begin to load the view without waiting, so that it follows what is written next.
+
+        Does nothing when it is loaded, or the engine is stopping.
+        """
+
+    @abstractmethod
     async def warm(self, libraries: Sequence[Library]) -> None:
         """Load these views, as far as the memory budget goes."""
 

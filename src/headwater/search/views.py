@@ -149,6 +149,10 @@ class LocalViews(SearchEngine):
             return
         raise self._behind(library_id, position)
 
+    def open(self, library: Library) -> None:
+        if self._group is not None:
+            self._open(library)
+
     async def warm(self, libraries: Sequence[Library]) -> None:
         for library in libraries:
             used = sum(view.index.memory_bytes for view in self._views.values())

@@ -16,7 +16,7 @@ import numpy as np
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
-from headwater.errors import DocumentNotFound, HeadwaterError, InvalidDocument
+from headwater.errors import DocumentNotFound, HeadwaterError
 from headwater.model import Chunk, Document, Library, Position, Written
 from headwater.search.base import SearchEngine
 from headwater.service.drafts import (
@@ -25,6 +25,7 @@ from headwater.service.drafts import (
     Preparer,
     Refusal,
     check_title,
+    encode_metadata,
     matrix,
     prepare_all,
     texts_to_embed,
@@ -135,7 +136,12 @@ class Documents:
     async def store(
         self, library: Library, prepared: Sequence[Prepared], batch_id: str | None = None
     ) -> list[Written | HeadwaterError]:
-        """Embed and commit in one transaction; durable when this returns."""
+        """Embed and commit in one transaction; durable when this returns.
+
+        The library's view is opened first, so that it grows with the documents and the first
+        search finds it there.
+        """
+        self._engine.open(library)
         texts = texts_to_embed(prepared)
         if texts:
             embedded = await self._embedders.bound(library).embed(texts)
@@ -164,8 +170,8 @@ class Documents:
         """
         if not isinstance(title, Unset):
             check_title(title)
-        if not isinstance(metadata, Unset) and b"\\u0000" in msgspec.json.encode(metadata):
-            raise InvalidDocument("`metadata` holds U+0000, which cannot be stored; remove it")
+        if not isinstance(metadata, Unset):
+            encode_metadata(metadata)  # refuses what cannot be stored
         written: Written = await self._log.store.write(
             PatchDocument(library.number, id, title, metadata, if_version)
         )

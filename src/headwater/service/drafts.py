@@ -6,6 +6,7 @@ ingest that is not embedding. It must decide from the input and the library alon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -27,7 +28,10 @@ from headwater.model import Draft, DraftChunk, Form, Library, Vectors
 
 MAX_ID_CHARS = 256
 MAX_TITLE_CHARS = 10_000
+MAX_METADATA_DEPTH = 100
+"""Deeper JSON could be taken here and then not be read where the stack is fuller."""
 
+_nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -162,7 +166,7 @@ class Preparer:
     def _chunk(self, chunk: ChunkInput) -> DraftChunk:
         if chunk.text is None and chunk.vector is None:
             raise InvalidDocument("a chunk needs a `text` or a `vector`")
-        metadata = None if chunk.metadata is None else _canonical(chunk.metadata)
+        metadata = None if chunk.metadata is None else encode_metadata(chunk.metadata)
         return DraftChunk(
             None if chunk.text is None else _check_text(chunk.text), metadata=metadata
         )
@@ -215,10 +219,39 @@ def metadata_of(given: DocumentInput) -> bytes:
     }
     if not common and not given.metadata:
         return b"{}"
-    encoded = _canonical({**(given.metadata or {}), **common})
-    if b"\\u0000" in encoded:
-        raise InvalidDocument("`metadata` holds U+0000, which cannot be stored; remove it")
+    return encode_metadata({**(given.metadata or {}), **common})
+
+
+def encode_metadata(
+    metadata: dict[str, Any], wrong: type[HeadwaterError] = InvalidDocument
+) -> bytes:
+    """Metadata as canonical JSON. Raises `wrong` when it cannot be stored and read again."""
+    try:
+        encoded = _canonical(metadata)
+        brackets = encoded.count(b"[") + encoded.count(b"{")
+        deep = brackets > MAX_METADATA_DEPTH and _depth(metadata) > MAX_METADATA_DEPTH
+    except RecursionError:
+        deep = True
+    if deep:
+        raise wrong(f"`metadata` is nested deeper than {MAX_METADATA_DEPTH} levels; flatten it")
+    if _nul(encoded):
+        raise wrong("`metadata` holds U+0000, which cannot be stored; remove it")
     return encoded
+
+
+def _depth(value: Any) -> int:
+    """Objects and arrays inside one another, the outermost included."""
+    depth = 0
+    level: list[Any] = [value]
+    while level:
+        depth += 1
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+    return depth
 
 
 def matrix(prepared: Sequence[Prepared], embedded: Vectors, dimension: int) -> Vectors:

@@ -15,6 +15,7 @@ from headwater.clock import Clock
 from headwater.embed import Embedders
 from headwater.errors import InvalidLibrary, LibraryNotFound
 from headwater.model import Committed, Library, Metric, Position
+from headwater.service.drafts import encode_metadata
 from headwater.settings import IngestSettings, LimitSettings
 from headwater.store.base import UNSET, CreateLibrary, DeleteLibrary, Unset, UpdateLibrary
 
@@ -68,6 +69,7 @@ class Libraries:
             min(self._ingest.chunk_overlap, size // 4) if chunk_overlap is None else chunk_overlap
         )
         _check_chunking(size, overlap)
+        encode_metadata(metadata or {}, InvalidLibrary)
         library: Library = await self._log.store.write(
             CreateLibrary(
                 id=self._clock.uuid7(),
@@ -127,6 +129,8 @@ class Libraries:
             library.chunk_size if isinstance(chunk_size, Unset) else chunk_size,
             library.chunk_overlap if isinstance(chunk_overlap, Unset) else chunk_overlap,
         )
+        if not isinstance(metadata, Unset):
+            encode_metadata(metadata, InvalidLibrary)
         updated: Library = await self._log.store.write(
             UpdateLibrary(
                 number=library.number,
