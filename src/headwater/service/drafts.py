@@ -234,7 +234,7 @@ def encode_metadata(
         deep = True
     if deep:
         raise wrong(f"`metadata` is nested deeper than {MAX_METADATA_DEPTH} levels; flatten it")
-    if _nul(encoded):
+    if b"\\u0000" in encoded and _nul(encoded):
         raise wrong("`metadata` holds U+0000, which cannot be stored; remove it")
     return encoded
 
