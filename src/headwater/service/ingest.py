@@ -205,7 +205,9 @@ class _Stream:
         async for group, prepared in ready:
             if not self.begun:
                 self.begun = True
-                await self.ingest.log.store.write(BeginBatch(self.library.number, self.batch_id))
+                self.position = await self.ingest.log.store.write(
+                    BeginBatch(self.library.number, self.batch_id)
+                )
             try:
                 results = await self.ingest.documents.store_all(
                     self.library, prepared, self.batch_id
