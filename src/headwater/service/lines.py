@@ -41,7 +41,8 @@ class LineSplitter:
         pieces = rest.split(b"\n")
         last = pieces.pop()
         number, limit = self.number, self._limit_bytes
-        for body in pieces:
+        for piece in pieces:
+            body = piece.removesuffix(b"\r")
             number += 1
             if len(body) > limit:
                 lines.append(Line(number, None))
@@ -73,6 +74,7 @@ class LineSplitter:
         body = b"".join(self._parts)
         if self.number == 1:
             body = body.removeprefix(BOM)
+        body = body.removesuffix(b"\r")
         if self._too_long or len(body) > self._limit_bytes:
             lines.append(Line(self.number, None))
         elif body and not body.isspace():
