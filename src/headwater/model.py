@@ -46,7 +46,7 @@ EVENT_TYPES = (
     "batch.failed",
 )
 
-_CURSOR = re.compile(r"([a-z0-9]{6,16})\.(\d{1,19})(?:\.(\d{1,9}))?")
+_CURSOR = re.compile(r"([a-z0-9]{6,16})\.([0-9]{1,19})(?:\.([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
