@@ -47,7 +47,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     started: list[Server] = []
 
     def start(data: Path | None = None, **settings: object) -> Server:
-        server = Server(data or tmp_path / "data", **settings)  # type: ignore[arg-type]
+        server = Server(data or tmp_path / "data", **settings)
         started.append(server)
         return server.start()
 
