@@ -109,8 +109,11 @@ def _meets(change: Change, condition: bytes) -> bool:
         return False
     wanted: dict[str, Any] = msgspec.json.decode(condition)
     metadata = msgspec.json.decode(change.data).get("metadata") or {}
-    return all(
-        key in metadata
-        and (value in metadata[key] if isinstance(metadata[key], list) else metadata[key] == value)
-        for key, value in wanted.items()
-    )
+    return all(key in metadata and _matches(metadata[key], value) for key, value in wanted.items())
+
+
+def _matches(found: Any, value: Any) -> bool:
+    """Equal as JSON, where true is not 1; a list matches by any of its values."""
+    if isinstance(found, list):
+        return any(_matches(item, value) for item in found if not isinstance(item, list))
+    return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
