@@ -54,6 +54,7 @@ def main() -> int:
             lines=options.lines,
             seconds=options.seconds,
             profile=options.profile,
+            gil=options.gil,
         )
         figures: list[Figure] = []
         for name in names:
@@ -81,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=15, help="of each timed load")
     parser.add_argument("--data", type=Path, help="put the servers' data below this folder")
     parser.add_argument("--profile", choices=FIGURES, metavar="NAME", help="py-spy this one")
+    parser.add_argument("--gil", action="store_true", help="profile only who holds the GIL")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}/results.*")
     return parser.parse_args()
 

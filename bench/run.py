@@ -35,13 +35,21 @@ class Prepared:
 
 class Run:
     def __init__(
-        self, folder: Path, *, documents: int, lines: int, seconds: float, profile: str | None
+        self,
+        folder: Path,
+        *,
+        documents: int,
+        lines: int,
+        seconds: float,
+        profile: str | None,
+        gil: bool,
     ) -> None:
         self.folder = folder
         self.documents = documents
         self.lines = lines
         self.seconds = seconds
         self._profile = profile
+        self._gil = gil
         self._measuring = ""
         self._prepared: Prepared | None = None
 
@@ -58,7 +66,7 @@ class Run:
             yield
             return
         path = Path("/tmp") / f"headwater-bench-{self._profile}.txt"
-        with profiler.recorded(server.pid, path):
+        with profiler.recorded(server.pid, path, gil=self._gil):
             yield
 
     @contextmanager
