@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
 from headwater.api import openapi, wire
@@ -45,7 +46,16 @@ Wait = Annotated[
     Query(description="What the answer waits for: found by searches here, or only on disk."),
 ]
 IfMatch = Annotated[str | None, Header(description="The version that must be the present one.")]
-_ETAG = re.compile(r'\s*(?:W/)?"?(\d{1,18})"?\s*')
+_ETAG = re.compile(r'\s*(?:W/)?("?)([0-9]{1,18})\1\s*')
+
+
+class _Id(PathConvertor):
+    """The rest of the path, line breaks too: `path` ends at one, and names another document."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", _Id())
 
 
 def parse_include(text: str | None, known: frozenset[str]) -> frozenset[str]:
@@ -144,11 +154,11 @@ def document_routes(
         )
 
     @router.get(
-        "/{document:path}",
+        "/{document:id}",
         summary="One document",
         responses=openapi.answers({200: ("The document.", {})}, 404, 422),
     )
-    @router.head("/{document:path}", include_in_schema=False)
+    @router.head("/{document:id}", include_in_schema=False)
     async def get(
         library: str,
         document: str,
@@ -162,7 +172,7 @@ def document_routes(
         return wire.json_response(shown, headers=_etag(found.document.version))
 
     @router.put(
-        "/{document:path}",
+        "/{document:id}",
         summary="Add or replace a document",
         openapi_extra=openapi.body(DocumentInput, EXAMPLE),
         responses=openapi.answers(
@@ -207,7 +217,7 @@ def document_routes(
         return _wrote(written, log)
 
     @router.patch(
-        "/{document:path}",
+        "/{document:id}",
         summary="Change title or metadata",
         description="`metadata` is a JSON merge patch (RFC 7396). Chunks and vectors stay.",
         openapi_extra=openapi.body(wire.DocumentPatch, {"metadata": {"year": None}}),
@@ -239,7 +249,7 @@ def document_routes(
         return _wrote(written, log)
 
     @router.delete(
-        "/{document:path}",
+        "/{document:id}",
         summary="Delete a document",
         responses=openapi.answers({200: ("Deleted.", openapi.json(wire.Deleted))}, 404, 412),
     )
@@ -314,4 +324,4 @@ def _version(if_match: str | None) -> int | None:
         raise InvalidInput(
             f'`If-Match` is a version as in the ETag, such as "3"; this is {if_match[:80]!r}'
         )
-    return int(match[1])
+    return int(match[2])
