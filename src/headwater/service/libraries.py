@@ -74,7 +74,7 @@ class Libraries:
             CreateLibrary(
                 id=self._clock.uuid7(),
                 name=_check_name(name),
-                description=description,
+                description=_check_description(description),
                 embedder=embedder,
                 embedder_identity=identity,
                 dimension=dimension,
@@ -135,7 +135,11 @@ class Libraries:
             UpdateLibrary(
                 number=library.number,
                 name=name if isinstance(name, Unset) else _check_name(name),
-                description=description,
+                description=(
+                    description
+                    if isinstance(description, Unset)
+                    else _check_description(description)
+                ),
                 metadata=metadata,
                 chunk_size=chunk_size,
                 chunk_overlap=chunk_overlap,
@@ -164,6 +168,12 @@ def _check_name(name: str) -> str:
             f"space at either end, and does not look like an id; this one is {name[:140]!r}"
         )
     return name
+
+
+def _check_description(description: str | None) -> str | None:
+    if description is not None and "\0" in description:
+        raise InvalidLibrary("the description holds U+0000, which cannot be stored; remove it")
+    return description
 
 
 def _check_chunking(size: int, overlap: int) -> None:
