@@ -139,7 +139,7 @@ class Client:
 
     def __init__(self, url: str, *, timeout: float = 60.0) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, timeout=timeout, trust_env=False)
+        self.http = httpx.Client(base_url=url, timeout=timeout, trust_env=False, verify=False)
 
     def __enter__(self) -> Self:
         return self

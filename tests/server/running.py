@@ -13,11 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import httpx
 import psutil
 
 START_SECONDS = 60.0
@@ -94,10 +94,14 @@ class Server:
         def answers() -> bool:
             if self.process.poll() is not None:
                 raise Died(f"the server ended with {self.process.returncode}:\n{self.said()}")
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
             try:
-                return httpx.get(f"{self.url}/ready", timeout=5).status_code == 200
-            except httpx.TransportError:
+                connection.request("GET", "/ready")
+                return connection.getresponse().status == 200
+            except OSError:
                 return False
+            finally:
+                connection.close()
 
         eventually(answers, f"{self.url} to be ready", seconds, said=self.said)
 
