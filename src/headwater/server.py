@@ -18,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 
 from headwater.app import create_app
 from headwater.errors import Refused
+from headwater.joined_writes import JoinedWritesProtocol
 from headwater.settings import Settings
 
 
@@ -37,7 +38,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         lifespan="on",
-        http="httptools",
+        http=JoinedWritesProtocol,
         ws="none",
         server_header=False,
         date_header=False,

@@ -50,7 +50,7 @@ async def test_identity_is_known_before_it_runs() -> None:
 
 
 async def test_concurrent_requests_get_their_own_vectors() -> None:
-    embedder = StaticEmbedder()
+    embedder = StaticEmbedder(at_once_chars=0)
     requests = [[f"boat {n} of {m}" for n in range(m)] for m in range(40)]
     results: dict[int, Vectors] = {}
 
@@ -70,7 +70,7 @@ async def test_concurrent_requests_get_their_own_vectors() -> None:
 
 
 async def test_what_waits_is_embedded_in_one_call(held: Held) -> None:
-    embedder = StaticEmbedder()
+    embedder = StaticEmbedder(at_once_chars=0)
     async with anyio.create_task_group() as group:
         await group.start(embedder.run)
         group.start_soon(embedder.embed, ["first"])
@@ -88,7 +88,7 @@ async def test_what_waits_is_embedded_in_one_call(held: Held) -> None:
 
 
 async def test_a_query_does_not_wait_for_documents(held: Held) -> None:
-    embedder = StaticEmbedder()
+    embedder = StaticEmbedder(at_once_chars=0)
     async with anyio.create_task_group() as group:
         await group.start(embedder.run)
         group.start_soon(embedder.embed, ["a long stream"])
@@ -102,7 +102,7 @@ async def test_a_query_does_not_wait_for_documents(held: Held) -> None:
 
 
 async def test_a_cancelled_request_harms_no_other(held: Held) -> None:
-    embedder = StaticEmbedder()
+    embedder = StaticEmbedder(at_once_chars=0)
     answers: list[Vectors] = []
 
     async def ask() -> None:
@@ -125,7 +125,7 @@ async def test_a_cancelled_request_harms_no_other(held: Held) -> None:
 
 
 async def test_stopping_finishes_what_was_asked_and_refuses_more(held: Held) -> None:
-    embedder = StaticEmbedder()
+    embedder = StaticEmbedder(at_once_chars=0)
     answers: list[Vectors] = []
 
     async def ask() -> None:
