@@ -82,17 +82,26 @@ class Log:
         """
         if text == "now":
             return self.cursor(self.head)
-        trimmed = await self.store.read(lambda reader: reader.trimmed())
         if text == "beginning":
-            return self.cursor(trimmed)
-        try:
-            cursor = Cursor.parse(text, log_id=self.store.log_id)
-        except CursorExpired as error:
-            error.fields["earliest"] = str(self.cursor(trimmed))
-            raise
+            return self.cursor(await self.store.read(lambda reader: reader.trimmed()))
+        cursor = await self.parse(text)
+        trimmed = await self.store.read(lambda reader: reader.trimmed())
         if cursor.position < trimmed:
             raise self.expired(cursor, trimmed)
         return cursor
+
+    async def parse(self, text: str) -> Cursor:
+        """A cursor of this log, however old.
+
+        Raises `InvalidCursor`; `CursorExpired` for one of another log, with the earliest cursor
+        of this one.
+        """
+        try:
+            return Cursor.parse(text, log_id=self.store.log_id)
+        except CursorExpired as error:
+            trimmed = await self.store.read(lambda reader: reader.trimmed())
+            error.fields["earliest"] = str(self.cursor(trimmed))
+            raise
 
     def expired(self, cursor: Cursor, trimmed: Position) -> CursorExpired:
         return CursorExpired(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.errors import InvalidCursor, StoreFailed
 from headwater.feeds import Hub, Selection, Wish, parse_types
-from headwater.model import Cursor, Library, Position
+from headwater.model import Library, Position
 from headwater.service.ingest import error_json
 from headwater.service.render import document_json
 from headwater.service.spool import Spool
@@ -33,6 +34,7 @@ from headwater.threads import Pool
 
 PAGE_DOCUMENTS = 1_000
 
+_TOKEN = re.compile(r"([^~]*)~([0-9]{1,19})")
 _encode = msgspec.json.Encoder().encode
 Answer = Callable[[bytes], Awaitable[None]]
 
@@ -78,17 +80,18 @@ class Export:
         """Raises `InvalidCursor`; `CursorExpired` when the log was trimmed since."""
         try:
             text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
-            cursor_text, _, row = text.partition("~")
-            row_number = int(row)
-        except (binascii.Error, UnicodeDecodeError, ValueError) as error:
+        except (binascii.Error, ValueError):
+            text = ""
+        match = _TOKEN.fullmatch(text)
+        if match is None or (row := int(match[2])) >= 1 << 63:
             raise InvalidCursor(
                 "`after` is not from a checkpoint of an export; leave it out to begin anew"
-            ) from error
-        cursor = Cursor.parse(cursor_text, log_id=self.log.store.log_id)
+            )
+        cursor = await self.log.parse(match[1])
         trimmed = await self.log.store.read(lambda reader: reader.trimmed())
         if cursor.position < trimmed:
             raise self.log.expired(cursor, trimmed)
-        return Resume(cursor.position, row_number)
+        return Resume(cursor.position, row)
 
     async def run(
         self,
@@ -155,6 +158,7 @@ class _Run:
         self._include = include
         self._vectors = "vectors" in include
         self._documents = 0
+        self._checkpoints = 0
 
     async def read(self, resume: Resume | None) -> Position | None:
         """The snapshot's position, or None when it could not be read in time."""
@@ -166,6 +170,9 @@ class _Run:
                     await self._deletions(snapshot, resume)
                     await self._pages(snapshot, 0, resume.row, resume.position)
                 await self._pages(snapshot, resume.row if resume else 0, None, None)
+                if resume is not None and not self._checkpoints:
+                    # Nothing new, but what has changed was told: go on from here next time.
+                    await self._spool.put(self._checkpoint(snapshot, resume.row))
         if scope.cancelled_caught:
             error = StoreFailed(
                 f"the export could not be read within {export.max_snapshot}; "
@@ -197,7 +204,6 @@ class _Run:
         While catching up (`changed_after`) there are no checkpoints: only rows beyond
         `through_row` continue the order they speak of.
         """
-        export = self._export
         while True:
             start = after_row
 
@@ -211,13 +217,13 @@ class _Run:
             self._documents += page.documents
             lines = page.lines
             if changed_after is None:
-                checkpoint = {
-                    "type": "checkpoint",
-                    "after": export.token(Resume(snapshot.position, page.last_row)),
-                    "documents": self._documents,
-                }
-                lines += _line(checkpoint)
+                lines += self._checkpoint(snapshot, page.last_row)
             await self._spool.put(lines)
+
+    def _checkpoint(self, snapshot: Snapshot, row: int) -> bytes:
+        self._checkpoints += 1
+        after = self._export.token(Resume(snapshot.position, row))
+        return _line({"type": "checkpoint", "after": after, "documents": self._documents})
 
     def _page(
         self,

@@ -162,7 +162,7 @@ class Search:
 
         Raises `InvalidCursor`, `CursorExpired` (another log), `NotCaughtUp`.
         """
-        cursor = Cursor.parse(text, log_id=self._log.store.log_id)
+        cursor = await self._log.parse(text)
         with anyio.move_on_after(self._settings.max_wait.total_seconds()) as scope:
             await self._log.bell.wait_past(cursor.position - 1)
         if scope.cancelled_caught:
