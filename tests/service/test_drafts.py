@@ -144,6 +144,8 @@ def nested(depth: int) -> bytes:
         (b'{"chunks":[{"vector":[]}]}', DimensionMismatch),
         (b'{"chunks":[{"vector":[1e39,0,0]}]}', InvalidVector),
         (b'{"chunks":[{"vector":[-1e39,0,0]}]}', InvalidVector),
+        (b'{"chunks":[{"vector":[1e38,1,1]}]}', InvalidVector),
+        (b'{"chunks":[{"vector":[0,1.1e18,0]}]}', InvalidVector),
         (b'{"chunks":[{"vector":[1e999,0,0]}]}', InvalidDocument),
         (b'{"texts":["1","2","3","4","5"]}', TooManyItems),
     ],
@@ -168,6 +170,7 @@ def test_a_wrong_document_is_refused_with_its_code(
         {"text": "a", "metadata": {"path": "C:\\u0000"}},
         {"text": "a", "metadata": {"big": 10**30, "small": 1e-300, "no": None}},
         {"chunks": [{"vector": [1, 2.5, -0.0]}]},
+        {"chunks": [{"vector": [9e17, 0, 1e-45]}]},
         {"chunks": [{"text": "", "vector": [1, 2, 3]}]},
     ],
 )

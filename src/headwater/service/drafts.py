@@ -30,6 +30,8 @@ MAX_ID_CHARS = 256
 MAX_TITLE_CHARS = 10_000
 MAX_METADATA_DEPTH = 100
 """Deeper JSON could be taken here and then not be read where the stack is fuller."""
+MAX_LENGTH = 1e18
+"""Products and distances of vectors up to this length are finite in float32."""
 
 _nul = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000").search
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -184,10 +186,14 @@ def check_vector(values: Sequence[float], library: Library) -> Vectors:
             expected=library.dimension,
             given=len(values),
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         vector = np.array(values, dtype=np.float32)
-    if not np.isfinite(vector).all():
-        raise InvalidVector("the vector holds a number that is not finite in float32")
+        squared = float(vector @ vector)
+    if not squared <= MAX_LENGTH**2:
+        raise InvalidVector(
+            f"the vector holds a number that is not finite in float32, or is longer than "
+            f"{MAX_LENGTH:g}; scale it down"
+        )
     return vector
 
 
