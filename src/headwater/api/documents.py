@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request
@@ -101,9 +101,14 @@ def document_routes(
         "/batch",
         summary="Add or replace several documents",
         description="In order; each has its own result, and one that fails harms no other.",
-        openapi_extra=openapi.body(_BatchInput, {"documents": [EXAMPLE]}),
+        openapi_extra=openapi.body(wire.BatchInput, {"documents": [EXAMPLE]}),
         responses=openapi.answers(
-            {200: ("A result per document.", openapi.json(_BatchAnswer))}, 400, 404, 413, 422, 503
+            {200: ("A result per document.", openapi.json(wire.BatchAnswer))},
+            400,
+            404,
+            413,
+            422,
+            503,
         ),
     )
     async def batch(library: str, request: Request, wait: Wait = "searchable") -> Response:
@@ -267,21 +272,8 @@ def document_routes(
     return router
 
 
-class _BatchInput(msgspec.Struct):
-    documents: list[DocumentInput]
-
-
-class _BatchAnswer(msgspec.Struct):
-    results: list[dict[str, Any]]
-    created: int
-    updated: int
-    unchanged: int
-    failed: int
-    cursor: str
-
-
-def _batch_answer(results: list[Written | Refusal], log: Log) -> _BatchAnswer:
-    answer = _BatchAnswer([], 0, 0, 0, 0, "")
+def _batch_answer(results: list[Written | Refusal], log: Log) -> wire.BatchAnswer:
+    answer = wire.BatchAnswer([], 0, 0, 0, 0, "")
     position = 0
     for index, result in enumerate(results):
         if isinstance(result, Refusal):

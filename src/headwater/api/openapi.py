@@ -69,6 +69,23 @@ def lines(example: str, media_type: str = NDJSON) -> dict[str, Any]:
     return {media_type: {"schema": {"type": "string"}, "example": example}}
 
 
+def _mend(operation: dict[str, Any]) -> None:
+    """What FastAPI assumes of answers it does not see, and what every body may meet."""
+    statuses = {422} if operation.get("parameters") else set()
+    if content := operation.get("requestBody", {}).get("content"):
+        statuses |= {415, 422}
+        if NDJSON not in content:
+            statuses |= {400, 413}
+    responses = operation["responses"]
+    for status, response in answers({}, *statuses).items():
+        if "application/problem+json" not in responses.get(str(status), {}).get("content", {}):
+            responses[str(status)] = response
+    for response in responses.values():
+        if len(content := response.get("content", {})) > 1:
+            content.pop("application/json", None)
+    operation["responses"] = dict(sorted(responses.items()))
+
+
 def install(app: FastAPI, version: str) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -87,7 +104,13 @@ def install(app: FastAPI, version: str) -> None:
                 ],
             )
             _, components = msgspec.json.schema_components(wire.ALL, ref_template=_REF)
-            document.setdefault("components", {}).setdefault("schemas", {}).update(components)
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; see `problems`
+                schemas.pop(name, None)
+            schemas.update(components)
+            for item in document["paths"].values():
+                for operation in item.values():
+                    _mend(operation)
             app.openapi_schema = document
         return app.openapi_schema
 

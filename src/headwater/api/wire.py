@@ -100,6 +100,21 @@ class Batch(msgspec.Struct, forbid_unknown_fields=True):
     documents: list[msgspec.Raw]
 
 
+class BatchInput(msgspec.Struct):
+    """`Batch` as it is described: its documents are read one by one."""
+
+    documents: list[DocumentInput]
+
+
+class BatchAnswer(msgspec.Struct):
+    results: list[dict[str, Any]]
+    created: int
+    updated: int
+    unchanged: int
+    failed: int
+    cursor: str
+
+
 class SearchBatch(msgspec.Struct, forbid_unknown_fields=True):
     queries: list[Query]
 
@@ -126,6 +141,8 @@ ALL = [
     DocumentPatch,
     WriteAnswer,
     Deleted,
+    BatchInput,
+    BatchAnswer,
     SearchBatch,
     Query,
     Problem,
