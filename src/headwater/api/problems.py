@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from headwater import errors
@@ -113,6 +114,12 @@ async def _http(request: Request, error: Exception) -> Response:
     return problem(error.status_code, "http_error", str(error.detail), request)
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client has left before its body was whole: nobody reads this answer."""
+    log.debug("request.client_gone", path=request.url.path)
+    return problem(400, "http_error", "the request's body was cut off", request)
+
+
 async def _bug(request: Request, error: Exception) -> Response:
     log.error("request.crashed", path=request.url.path, exc_info=error)
     return problem(
@@ -128,4 +135,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HeadwaterError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _bug)
