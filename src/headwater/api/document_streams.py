@@ -142,13 +142,18 @@ def document_stream_routes(
             async def answer(piece: bytes) -> None:
                 await outbound.send(piece, stall=feeds.stall)
 
-            with streams.open() as scope:
-                await export.run(found, answer, include=wanted, resume=resume, follow=follow)
-            if scope.cancelled_caught:
-                stopping = ShuttingDown(
-                    "the server is stopping; go on from the last checkpoint or cursor"
-                )
-                line = {"type": "error", "error": error_json(stopping)}
+            failure: HeadwaterError | None = None
+            try:
+                with streams.open() as scope:
+                    position = await export.run(found, answer, include=wanted, resume=resume)
+                if scope.cancelled_caught:
+                    failure = ShuttingDown("the server is stopping; go on from the last checkpoint")
+                elif follow and position is not None:
+                    await export.follow(found, position, answer)
+            except* HeadwaterError as group:
+                failure = _first(group)
+            if failure is not None:
+                line = {"type": "error", "error": error_json(failure)}
                 await outbound.send(msgspec.json.encode(line) + b"\n", stall=feeds.stall)
 
         return Conversation(talk, media_type=openapi.NDJSON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from headwater.api import openapi, wire
 from headwater.api.documents import parse_include
 from headwater.api.streaming import Conversation, Inbound, Outbound
 from headwater.changes import Log
-from headwater.errors import CursorExpired
+from headwater.errors import CursorExpired, Overloaded, ShuttingDown
 from headwater.feeds import Hub, Selection, Wish, parse_condition, parse_types, reset
 from headwater.model import Cursor
 from headwater.service.libraries import Libraries
@@ -88,7 +89,10 @@ def event_routes(log: Log, hub: Hub, libraries: Libraries, limits: LimitSettings
             if expired is not None:
                 await send(reset(expired))
             elif cursor is not None:
-                await hub.sse(wish, cursor, send)
+                # Between the check above and here the server may have begun to stop, or the last
+                # free place been taken: the stream then ends at once, and the client comes again.
+                with suppress(ShuttingDown, Overloaded):
+                    await hub.sse(wish, cursor, send)
 
         return Conversation(talk, media_type="text/event-stream")
 

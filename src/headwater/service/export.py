@@ -33,6 +33,10 @@ from headwater.store.base import Reader, Snapshot
 from headwater.threads import Pool
 
 PAGE_DOCUMENTS = 1_000
+PAGE_BYTES = 2 << 20
+SLICE_DOCUMENTS, SLICE_BYTES = 200, 256 << 10
+"""A page is read in slices of at most so many documents, fewer when those before were large, and
+ends at so many bytes: what is held does not depend on how large documents are."""
 
 _TOKEN = re.compile(r"([^~]*)~([0-9]{1,19})")
 _encode = msgspec.json.Encoder().encode
@@ -100,9 +104,11 @@ class Export:
         *,
         include: Collection[str],
         resume: Resume | None,
-        follow: bool,
-    ) -> None:
-        """Send the export to its summary, and on with the changes when `follow`."""
+    ) -> Position | None:
+        """Send the export to its summary; the position to follow on from.
+
+        None when it could not be read to its end, which the client has then been told.
+        """
         spool = Spool(self._ingest.spill_memory_bytes, self._ingest.spill_file_bytes, self._pool)
         snapshot = _Run(self, library, spool, include)
         try:
@@ -117,11 +123,15 @@ class Export:
                 spool.end()
         finally:
             spool.close()
-        if follow and position is not None:
-            await self._follow(library, position, answer)
+        return position
 
-    async def _follow(self, library: Library, position: Position, answer: Answer) -> None:
-        """Send every change of the library's documents after `position`, each once, in order."""
+    async def follow(self, library: Library, position: Position, answer: Answer) -> None:
+        """Send every change of the library's documents after `position`, each once, in order.
+
+        Ends with a goodbye when the feeds are stopped or at maximum age. To be called outside
+        any scope that is cancelled with the feeds: that would cut the goodbye off. Raises
+        `CursorExpired`, `ShuttingDown`, `Overloaded`.
+        """
         wish = Wish(
             Selection(frozenset({library.id}), told=parse_types("document.*,library.deleted")),
             documents=True,
@@ -232,22 +242,34 @@ class _Run:
         through_row: int | None,
         changed_after: Position | None,
     ) -> Page:
-        documents = reader.documents(
-            self._library.number,
-            after_row=after_row,
-            through_row=through_row,
-            changed_after=changed_after,
-            limit=PAGE_DOCUMENTS,
-        )
         log_id, include = self._export.log.store.log_id, self._include
         lines: list[bytes] = []
-        for document, chunks in zip(
-            documents, reader.chunks(documents, vectors=self._vectors), strict=True
-        ):
-            encoded = _encode(document_json(document, chunks, log_id, include))
-            lines.append(b'{"type":"document",' + encoded[1:])
+        size_bytes, slice_documents = 0, 16
+        while len(lines) < PAGE_DOCUMENTS and size_bytes < PAGE_BYTES:
+            limit = min(slice_documents, PAGE_DOCUMENTS - len(lines))
+            documents = reader.documents(
+                self._library.number,
+                after_row=after_row,
+                through_row=through_row,
+                changed_after=changed_after,
+                limit=limit,
+            )
+            before_bytes = size_bytes
+            for document, chunks in zip(
+                documents, reader.chunks(documents, vectors=self._vectors), strict=True
+            ):
+                encoded = _encode(document_json(document, chunks, log_id, include))
+                lines.append(b'{"type":"document",' + encoded[1:])
+                size_bytes += len(encoded)
+            if documents:
+                after_row = documents[-1].row
+                fitting = SLICE_BYTES * len(documents) // (size_bytes - before_bytes)
+                slice_documents = min(max(fitting, 1), SLICE_DOCUMENTS)
+            if len(documents) < limit:
+                break
+        count = len(lines)
         lines.append(b"")
-        return Page(b"\n".join(lines), len(documents), documents[-1].row if documents else 0)
+        return Page(b"\n".join(lines), count, after_row)
 
     async def _deletions(self, snapshot: Snapshot, resume: Resume) -> None:
         """Tell which documents went since the run that is resumed."""
