@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -326,3 +328,15 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return math.isclose(a, b, rel_tol=0, abs_tol=0)
     return type(a) is type(b) and bool(a == b)
+
+
+def test_refusals_are_freed_with_their_list_and_do_not_wait_for_the_collector() -> None:
+    gc.disable()
+    try:
+        results = prepare_all(preparer(), [b"{", b'{"id":"b","text":""}', b'{"nothing":1}'])
+        errors = [weakref.ref(result.error) for result in results if isinstance(result, Refusal)]
+        assert len(errors) == 3
+        del results
+        assert [error() for error in errors] == [None] * 3
+    finally:
+        gc.enable()

@@ -306,6 +306,10 @@ def prepare_all(
             id = given.id
             result.append(preparer.prepare(given))
         except HeadwaterError as error:
+            # Its traceback, and its cause's, hold this frame, which holds the list that holds it:
+            # a cycle through a struct that the collector does not look into. It is told, not
+            # raised again, and a stream of bad lines must not stay in memory.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
             result.append(Refusal(id, error))
     return result
 
