@@ -55,7 +55,7 @@ def test_a_library_is_created_with_its_defaults(client: Client) -> None:
 
 
 def test_every_field_can_be_given(client: Client) -> None:
-    given = {
+    given: dict[str, Any] = {
         "name": "Größe & Maß 😀",
         "description": "d",
         "embedder": "none",

@@ -208,7 +208,7 @@ def test_a_threshold_drops_what_scores_lower(client: Client, many: tuple[str, Fl
     query = random_vectors(5, 1)[0]
     scores = np.sort(expected_scores("cosine", matrix, query))[::-1]
     threshold = float(scores[7] + scores[6]) / 2
-    wanted = {"k": 50, "exact": True, "score_threshold": threshold}
+    wanted: dict[str, Any] = {"k": 50, "exact": True, "score_threshold": threshold}
     hits = client.search(library, vector=query.tolist(), **wanted)["results"]
     assert len(hits) == 7
     assert all(hit["score"] >= threshold for hit in hits)
@@ -361,7 +361,8 @@ def test_a_search_stream_by_parameters(client: Client, library: str) -> None:
     cursor = client.put(library, "new", {"text": "the newest sea"})["cursor"]
     *hits, _ = stream(client, library, query="newest", k=50, min_cursor=cursor, exact="true")
     assert "new" in {hit["document_id"] for hit in hits}
-    for params in ({}, {"query": "x", "k": 0}, {"query": "x", "k": "y"}, {"query": "x" * 10_001}):
+    wrong: list[dict[str, str]] = [{}, {"k": "0"}, {"k": "y"}, {"query": "x" * 10_001}]
+    for params in ({"query": "x"} | one if one else one for one in wrong):
         response = client.http.post(f"{at(library)}/stream", params=params)
         assert response.status_code == 422, params
 
