@@ -43,18 +43,27 @@ def measure(run: Run) -> list[Figure]:
 
         with run.watched(server):
             came, samples = _sampled(server, take_in)
-        figures.append(_figure("in", rest, samples, run.lines, came))
         server.settle(LIBRARY, at_most=600)
-        rest = _sample(server)
+        settled = _sample(server)
+        figures.append(_figure("in", rest, samples, run.lines, came, settled))
+        rest = settled
         went, samples = _sampled(server, give_out)
-        figures.append(_figure("out", rest, samples, run.lines, went))
+        figures.append(_figure("out", rest, samples, run.lines, went, samples[-1]))
     return figures
 
 
 def _figure(
-    way: str, rest: Sample, samples: list[Sample], lines: int, streamed: stream.Streamed
+    way: str,
+    rest: Sample,
+    samples: list[Sample],
+    lines: int,
+    streamed: stream.Streamed,
+    settled: Sample,
 ) -> Figure:
-    beyond = [(sample.resident - rest.resident) - (sample.view - rest.view) for sample in samples]
+    *beyond, later = (
+        (sample.resident - rest.resident) - (sample.view - rest.view)
+        for sample in (*samples, settled)
+    )
     return Figure(
         f"memory beyond views while {lines:,} lines go {way}",
         max(beyond) / _MB,
@@ -63,6 +72,7 @@ def _figure(
         "at most",
         {
             "at_the_end_mb": round(beyond[-1] / _MB, 1),
+            "once_settled_mb": round(later / _MB, 1),
             "resident_at_rest_mb": round(rest.resident / _MB, 1),
             "resident_peak_mb": round(max(sample.resident for sample in samples) / _MB, 1),
             "view_at_the_end_mb": round(samples[-1].view / _MB, 1),
