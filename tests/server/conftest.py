@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from server.client import Client
@@ -46,7 +47,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """
     started: list[Server] = []
 
-    def start(data: Path | None = None, **settings: object) -> Server:
+    def start(data: Path | None = None, **settings: Any) -> Server:
         server = Server(data or tmp_path / "data", **settings)
         started.append(server)
         return server.start()

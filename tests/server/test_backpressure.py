@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import invariants
 from server.client import Client, Json, SseParser, ndjson
@@ -19,10 +20,10 @@ from server.running import Server, eventually
 Serve = Callable[..., Server]
 
 MB = 1_000_000
-LEAN = {"store__cache_bytes": 4 << 20, "log__ring_bytes": 1 << 20}
+LEAN: dict[str, Any] = {"store__cache_bytes": 4 << 20, "log__ring_bytes": 1 << 20}
 """Small caches, so that what is measured is what clients cause."""
 
-TWO_D = {"embedder": "none", "dimension": 2}
+TWO_D: dict[str, Any] = {"embedder": "none", "dimension": 2}
 
 
 class Peak:

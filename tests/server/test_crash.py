@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import invariants
@@ -22,7 +23,7 @@ from headwater.settings import SearchSettings
 
 Serve = Callable[..., Server]
 
-TINY = {
+TINY: dict[str, Any] = {
     "ingest__group_lines": 40,
     "search__seal_rows": 64,
     "search__exact_rows": 0,

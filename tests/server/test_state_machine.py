@@ -34,7 +34,7 @@ from headwater.settings import SearchSettings
 
 Serve = Callable[..., Server]
 
-TINY: dict[str, object] = {
+TINY: dict[str, Any] = {
     "search__seal_rows": 16,
     "search__exact_rows": 0,
     "search__settle": 0.05,
@@ -256,7 +256,7 @@ class Life(RuleBasedStateMachine):
             self.expired(subscription)
             return
         wanted = pending[:count]
-        wish = {"types": DOCUMENT_EVENTS}
+        wish: Json = {"types": DOCUMENT_EVENTS}
         if paged:
             page = self.client.page(
                 library_id=self.library, after=subscription.cursor, limit=count, **wish

@@ -21,7 +21,7 @@ from server.running import Server, eventually
 Serve = Callable[..., Server]
 
 TOLD = "document.*,batch.*"
-TWO_D = {"embedder": "none", "dimension": 2}
+TWO_D: dict[str, Any] = {"embedder": "none", "dimension": 2}
 
 
 def documents(prefix: str, count: int) -> Iterator[Json]:
