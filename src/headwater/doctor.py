@@ -1,7 +1,8 @@
 """Checks a data folder: the store with itself, and the views with the store.
 
-`headwater doctor` runs it beside or instead of a server. It only reads; what is wrong with a view
-mends itself by a rebuild, what is wrong with the store is told in full.
+`headwater doctor` runs it beside or instead of a server. It changes nothing (but brings a store of
+an older version to this one); a wrong view mends itself by a rebuild, a wrong store is told in
+full.
 """
 
 from __future__ import annotations

@@ -38,9 +38,8 @@ class JoinedWrites:
         self._transport.close()
 
     def _flush(self) -> None:
-        pieces = self._pieces
-        if pieces:
-            self._pieces = []
+        pieces, self._pieces = self._pieces, []
+        if pieces and not self._transport.is_closing():  # the client may have left meanwhile
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
 

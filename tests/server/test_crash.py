@@ -140,11 +140,13 @@ class Fiddler:
                 if self._dice.random() < 0.7:
                     new = {"metadata": {"n": self._dice.randrange(1000)}}
                     new["chunks"] = [{"vector": [1, self._dice.random(), 0], "text": "one"}]
+                if new is None and self.known.get(id) is None:
+                    continue  # nothing known to be there that could be deleted
                 self.doubtful = {id: new}
                 try:
                     if new is not None:
                         client.put(self._library, id, new)
-                    elif self.known.get(id) is not None:
+                    else:
                         client.delete(self._library, id)
                 except httpx.TransportError:
                     return

@@ -487,15 +487,14 @@ def test_what_is_no_cursor_is_refused(client: Client, text: str) -> None:
         assert (problem.status_code, problem.json()["code"]) == (400, "invalid_cursor")
 
 
-def test_cursor_beyond_the_head_tells_nothing_before_it(client: Client, library: str) -> None:
-    head = client.statistics()["head"]
-    log_id, position = head.split(".")
+def test_cursor_beyond_the_head_is_of_another_history(client: Client, library: str) -> None:
+    log_id, position = client.statistics()["head"].split(".")
     beyond = f"{log_id}.{int(position) + 2}"
-    client.put(library, "a", {"text": "one"})
-    assert client.page(after=beyond)["events"] == []
-    client.put(library, "b", {"text": "two"})
-    written = client.put(library, "c", {"text": "three"})
-    assert [event["id"] for event in client.page(after=beyond)["events"]] == [written["cursor"]]
+    refused = client.http.get("/v1/events", params={"after": beyond})
+    assert refused.status_code == 410
+    assert (refused.json()["code"], refused.json()["reason"]) == ("cursor_expired", "ahead")
+    with client.events(after=beyond) as events:
+        assert next(events).event == "reset"
 
 
 def test_statistics_count_what_was_published_delivered_and_waits(serve: Serve) -> None:
@@ -521,12 +520,13 @@ def test_statistics_count_what_was_published_delivered_and_waits(serve: Serve) -
 
 
 def test_unknown_type_and_library_are_refused_before_the_stream_opens(client: Client) -> None:
-    for params, code in (
+    cases: list[tuple[Json, str]] = [
         ({"types": "document.exploded"}, "invalid_query"),
         ({"filter": "[1]"}, "invalid_query"),
         ({"library_id": "no such library"}, "library_not_found"),
         ({"include": "everything"}, "invalid_query"),
-    ):
+    ]
+    for params, code in cases:
         with pytest.raises(httpx.HTTPStatusError) as refused, client.events(**params):
             pass
         assert refused.value.response.json()["code"] == code

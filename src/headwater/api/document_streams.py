@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from headwater.api import openapi
 from headwater.api.body import check_encoding, decoded
 from headwater.api.documents import CHUNK_INCLUDES, Wait, parse_include
-from headwater.api.streaming import Conversation, Inbound, Outbound
+from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError, InvalidQuery, ShuttingDown
+from headwater.errors import InvalidQuery, ShuttingDown
 from headwater.feeds import OpenStreams
 from headwater.service.export import Export
-from headwater.service.ingest import Ingest, error_json
+from headwater.service.ingest import Ingest
 from headwater.service.libraries import Libraries
 from headwater.settings import FeedSettings
 
@@ -91,8 +90,7 @@ def document_stream_routes(
                 # While the body comes in the client may read nothing: the spool takes it.
                 await outbound.send(piece, stall=feeds.stall if inbound.ended else None)
 
-            failure: HeadwaterError | None = None
-            try:
+            async with last_words(outbound, feeds.stall):
                 with streams.open() as scope:
                     await ingest.run(
                         found,
@@ -103,14 +101,9 @@ def document_stream_routes(
                         searchable=wait == "searchable",
                     )
                 if scope.cancelled_caught:
-                    failure = ShuttingDown(
+                    raise ShuttingDown(
                         "the server is stopping; send again from the last checkpoint"
                     )
-            except* HeadwaterError as group:
-                failure = _first(group)
-            if failure is not None:
-                line = {"type": "error", "error": error_json(failure)}
-                await outbound.send(msgspec.json.encode(line) + b"\n", stall=feeds.stall)
 
         return Conversation(talk, media_type=openapi.NDJSON, hears=True)
 
@@ -142,28 +135,14 @@ def document_stream_routes(
             async def answer(piece: bytes) -> None:
                 await outbound.send(piece, stall=feeds.stall)
 
-            failure: HeadwaterError | None = None
-            try:
+            async with last_words(outbound, feeds.stall):
                 with streams.open() as scope:
                     position = await export.run(found, answer, include=wanted, resume=resume)
                 if scope.cancelled_caught:
-                    failure = ShuttingDown("the server is stopping; go on from the last checkpoint")
-                elif follow and position is not None:
+                    raise ShuttingDown("the server is stopping; go on from the last checkpoint")
+                if follow and position is not None:
                     await export.follow(found, position, answer)
-            except* HeadwaterError as group:
-                failure = _first(group)
-            if failure is not None:
-                line = {"type": "error", "error": error_json(failure)}
-                await outbound.send(msgspec.json.encode(line) + b"\n", stall=feeds.stall)
 
         return Conversation(talk, media_type=openapi.NDJSON)
 
     return router
-
-
-def _first(group: BaseExceptionGroup[HeadwaterError]) -> HeadwaterError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, HeadwaterError)
-    return error

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from headwater.api import openapi, wire
 from headwater.api.body import decode, read_body
-from headwater.api.streaming import Conversation, Inbound, Outbound
+from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidQuery, TooManyItems
 from headwater.service import search as service
@@ -159,19 +159,22 @@ def search_routes(
         near, pages = await search.stream(await libraries.get(library), wish)
 
         async def talk(inbound: Inbound, outbound: Outbound) -> None:
-            count = 0
-            async for hits in pages:
-                lines = [b'{"type":"hit",' + _encode(_hit(hit, wish))[1:] + b"\n" for hit in hits]
-                count += len(lines)
-                await outbound.send(b"".join(lines), stall=feeds.stall)
-            done = {
-                "type": "done",
-                "count": count,
-                "exact": near.exact,
-                "cursor": str(search.cursor(near.position)),
-                "took_ms": _since(started_s),
-            }
-            await outbound.send(_encode(done) + b"\n", stall=feeds.stall)
+            async with last_words(outbound, feeds.stall):
+                count = 0
+                async for hits in pages:
+                    lines = [
+                        b'{"type":"hit",' + _encode(_hit(hit, wish))[1:] + b"\n" for hit in hits
+                    ]
+                    count += len(lines)
+                    await outbound.send(b"".join(lines), stall=feeds.stall)
+                done = {
+                    "type": "done",
+                    "count": count,
+                    "exact": near.exact,
+                    "cursor": str(search.cursor(near.position)),
+                    "took_ms": _since(started_s),
+                }
+                await outbound.send(_encode(done) + b"\n", stall=feeds.stall)
 
         return Conversation(talk, media_type=openapi.NDJSON)
 

@@ -8,13 +8,18 @@ two ends for as long as its `talk` runs, and must never buffer more than one pie
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import anyio
 import anyio.abc
+import msgspec
 import structlog
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+
+from headwater.errors import HeadwaterError
+from headwater.service.ingest import error_json
 
 log = structlog.get_logger(__name__)
 
@@ -22,9 +27,15 @@ log = structlog.get_logger(__name__)
 class ClientGone(Exception):
     """The other end has closed the connection."""
 
+    def __init__(self) -> None:
+        super().__init__("the client has closed the connection")
+
 
 class ClientStalled(Exception):
     """The other end has read nothing for too long."""
+
+    def __init__(self) -> None:
+        super().__init__("the client has read nothing for too long")
 
 
 class Inbound:
@@ -79,6 +90,23 @@ class Outbound:
             await self._send(message)
         if scope.cancelled_caught:
             raise ClientStalled
+
+
+@asynccontextmanager
+async def last_words(outbound: Outbound, stall: timedelta) -> AsyncIterator[None]:
+    """What goes wrong inside becomes the stream's last line, as an HTTP problem would tell it."""
+    failure: HeadwaterError | None = None
+    try:
+        yield
+    except* HeadwaterError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, HeadwaterError)
+        failure = error
+    if failure is not None:
+        line = {"type": "error", "error": error_json(failure)}
+        await outbound.send(msgspec.json.encode(line) + b"\n", stall=stall)
 
 
 Talk = Callable[[Inbound, Outbound], Awaitable[None]]

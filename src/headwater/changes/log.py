@@ -84,10 +84,20 @@ class Log:
             return self.cursor(self.head)
         if text == "beginning":
             return self.cursor(await self.store.read(lambda reader: reader.trimmed()))
-        cursor = await self.parse(text)
-        trimmed = await self.store.read(lambda reader: reader.trimmed())
+        return await self.within(await self.parse(text))
+
+    async def within(self, cursor: Cursor) -> Cursor:
+        """`cursor`, when the log can be read after it; else raises `CursorExpired`."""
+        trimmed, head = await self.store.read(lambda reader: (reader.trimmed(), reader.head()))
         if cursor.position < trimmed:
             raise self.expired(cursor, trimmed)
+        if cursor.position > head:
+            raise CursorExpired(
+                f"cursor {cursor} is ahead of this log, which may have been restored from an "
+                "older copy; read the current state and go on from there",
+                reason="ahead",
+                earliest=str(self.cursor(trimmed)),
+            )
         return cursor
 
     async def parse(self, text: str) -> Cursor:

@@ -101,10 +101,13 @@ class Hub:
                 reason = await self._tell(reader, send, started_s)
             if scope.cancelled_caught or reason != "expired":
                 goodbye = b"retry: %d\n" % settings.retry_ms + _control(
-                    "goodbye", self.log.cursor(reader.position), reason=reason
+                    "goodbye", self.log.cursor(reader.told), reason=reason
                 )
                 with anyio.move_on_after(1, shield=True):
                     await send(goodbye)
+        except Exception:
+            self.statistics.errors += 1  # it reads nothing any more, or worse; the caller knows
+            raise
         finally:
             self._readers.discard(reader)
 
@@ -114,7 +117,6 @@ class Hub:
         progress_s = settings.progress.total_seconds()
         ends_s = started_s + settings.max_age.total_seconds()
         told_s = sent_s = started_s
-        told = reader.position
         while True:
             piece: Piece | None = None
             now_s = self._clock.monotonic()
@@ -133,12 +135,13 @@ class Hub:
             if piece is not None and piece.count:
                 await send(piece.body)
                 self.statistics.told(piece.count)
-                told, told_s = piece.through, now_s
+                reader.told, told_s = piece.through, now_s
                 sent_s = self._clock.monotonic()
-            elif reader.position > told and now_s - told_s >= progress_s:
+            elif reader.position > reader.told and now_s - told_s >= progress_s:
                 cursor = self.log.cursor(reader.position)
                 await send(b"id: %b\n" % str(cursor).encode() + _control("progress", cursor))
-                told, told_s, sent_s = reader.position, now_s, now_s
+                reader.told = reader.position
+                told_s = sent_s = now_s
             elif now_s - sent_s >= heartbeat_s * 0.9:
                 await send(STILL_ALIVE)
                 sent_s = now_s
@@ -153,7 +156,6 @@ class Hub:
             "total_errors": statistics.errors,
             "pending_events": sum(max(0, head - reader.position) for reader in self._readers),
             "subscriber_count": len(self.streams),
-            "stalled_disconnects": statistics.stalled,
             "head": str(self.log.cursor(head)),
             "earliest": str(self.log.cursor(earliest)),
             "published_per_second": statistics.publish_rate.per_second(),

@@ -89,6 +89,8 @@ class FeedReader:
         self._page = page
         self._write_bytes = write_bytes
         self.position = cursor.position
+        self.told = cursor.position
+        """How far the client has been told; kept by who sends, behind `position`."""
 
     @property
     def behind(self) -> bool:

@@ -38,12 +38,11 @@ class Rate:
 
 @dataclass
 class FeedStatistics:
-    """Counted since this process started. `stalled` readers were disconnected for not reading."""
+    """Counted since this process started. `errors` are streams that broke off from our side."""
 
     clock: Clock
     delivered: int = 0
     errors: int = 0
-    stalled: int = 0
     delivery_rate: Rate = field(init=False)
     publish_rate: Rate = field(init=False)
 

@@ -1,6 +1,6 @@
 """One document at a time, and small batches: the way of a write from the edge to the store.
 
-    input → `Preparer` (thread) → embedder → one `PutDocuments` → wait for the views
+    input → `Preparer` → embedder → one `PutDocuments` → wait for the views
 
 It must not answer before the write is durable and, unless asked otherwise, searchable here.
 """
@@ -93,9 +93,9 @@ class Documents:
             prepared = await self._pool.call(
                 lambda: preparer.prepare(given, must_be_new=must_be_new, if_version=if_version)
             )
-        (written,) = await self.store(library, [prepared])
-        if isinstance(written, HeadwaterError):
-            raise written
+        (written,) = await self.commit(await self.command(library, [prepared]))
+        if isinstance(written, Refusal):
+            raise written.error
         if searchable:
             await self._engine.caught_up(library.id, written.position)
         return written
@@ -106,40 +106,21 @@ class Documents:
         """Insert or replace several, in order; one that is refused does not harm the others."""
         preparer = self.preparer(library)
         prepared = await self._pool.call(prepare_all, preparer, bodies)
-        results = await self.store_all(library, prepared)
-        if searchable:
-            done = [result.position for result in results if isinstance(result, Written)]
-            await self._engine.caught_up(library.id, max(done, default=0))
-        return results
-
-    async def store_all(
-        self,
-        library: Library,
-        prepared: Sequence[Prepared | Refusal],
-        batch_id: str | None = None,
-    ) -> list[Written | Refusal]:
-        """Embed and commit those that were prepared; refusals keep their places."""
         ready = [item for item in prepared if isinstance(item, Prepared)]
-        written = iter(await self.store(library, ready, batch_id) if ready else ())
-        results: list[Written | Refusal] = []
-        for item in prepared:
-            if isinstance(item, Refusal):
-                results.append(item)
-                continue
-            outcome = next(written)
-            if isinstance(outcome, HeadwaterError):
-                results.append(Refusal(item.draft.id, outcome))
-            else:
-                results.append(outcome)
+        done = await self.commit(await self.command(library, ready)) if ready else []
+        results = in_order(prepared, done)
+        if searchable:
+            positions = [result.position for result in done if isinstance(result, Written)]
+            await self._engine.caught_up(library.id, max(positions, default=0))
         return results
 
-    async def store(
+    async def command(
         self, library: Library, prepared: Sequence[Prepared], batch_id: str | None = None
-    ) -> list[Written | HeadwaterError]:
-        """Embed and commit in one transaction; durable when this returns.
+    ) -> PutDocuments:
+        """Embed what came without vectors: the write that is left to do.
 
         The library's view is opened first, so that it grows with the documents and the first
-        search finds it there.
+        search finds it there. Raises `EmbedderMismatch`, `EmbedderFailed`.
         """
         self._engine.open(library)
         texts = texts_to_embed(prepared)
@@ -148,11 +129,15 @@ class Documents:
         else:
             embedded = np.empty((0, library.dimension), dtype=np.float32)
         vectors = matrix(prepared, embedded, library.dimension)
-        drafts = [item.draft for item in prepared]
-        results: list[Written | HeadwaterError] = await self._log.store.write(
-            PutDocuments(library.number, drafts, vectors, batch_id)
-        )
-        return results
+        return PutDocuments(library.number, [item.draft for item in prepared], vectors, batch_id)
+
+    async def commit(self, command: PutDocuments) -> list[Written | Refusal]:
+        """Write in one transaction, durable when this returns; a result per draft, in order."""
+        outcomes: list[Written | HeadwaterError] = await self._log.store.write(command)
+        return [
+            Refusal(draft.id, outcome) if isinstance(outcome, HeadwaterError) else outcome
+            for draft, outcome in zip(command.drafts, outcomes, strict=True)
+        ]
 
     async def patch(
         self,
@@ -227,3 +212,11 @@ class Documents:
             ]
 
         return await self._log.store.read(query)
+
+
+def in_order(
+    prepared: Sequence[Prepared | Refusal], done: Sequence[Written | Refusal]
+) -> list[Written | Refusal]:
+    """Results in the places of their documents; `done` has those of the ones that were prepared."""
+    results = iter(done)
+    return [item if isinstance(item, Refusal) else next(results) for item in prepared]

@@ -91,10 +91,7 @@ class Export:
             raise InvalidCursor(
                 "`after` is not from a checkpoint of an export; leave it out to begin anew"
             )
-        cursor = await self.log.parse(match[1])
-        trimmed = await self.log.store.read(lambda reader: reader.trimmed())
-        if cursor.position < trimmed:
-            raise self.log.expired(cursor, trimmed)
+        cursor = await self.log.within(await self.log.parse(match[1]))
         return Resume(cursor.position, row)
 
     async def run(
@@ -143,14 +140,14 @@ class Export:
         with self.hub.streams.open():
             while self.clock.monotonic() < ends_s:
                 page = await self.hub.page(wish, cursor, settings.page_changes, settings.heartbeat)
-                cursor = page.cursor
                 if page.events:
                     lines = [
                         b'{"type":"change","event":%b}\n' % event.json for event in page.events
                     ]
                     await answer(b"".join(lines))
                 else:
-                    await answer(_line({"type": "heartbeat", "cursor": str(cursor)}))
+                    await answer(_line({"type": "heartbeat", "cursor": str(page.cursor)}))
+                cursor = page.cursor
             reason = "max_age"
         with anyio.move_on_after(1, shield=True):
             await answer(_line({"type": "goodbye", "cursor": str(cursor), "reason": reason}))

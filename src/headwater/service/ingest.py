@@ -24,17 +24,18 @@ from headwater.clock import Clock
 from headwater.errors import HeadwaterError, LineTooLong, TooManyLines
 from headwater.model import Library, Position, Written
 from headwater.search.base import SearchEngine
-from headwater.service.documents import Documents
+from headwater.service.documents import Documents, in_order
 from headwater.service.drafts import Prepared, Refusal, prepare_all
 from headwater.service.lines import Line, LineSplitter
 from headwater.service.spool import Spool
 from headwater.settings import IngestSettings, LimitSettings
-from headwater.store.base import BeginBatch, EndBatch
+from headwater.store.base import BeginBatch, EndBatch, PutDocuments
 from headwater.threads import Pool
 
 Response = Literal["results", "errors", "summary"]
 Group = list[Line]
-PreparedGroup = tuple[Group, list[Prepared | Refusal]]
+PreparedGroup = tuple[Group, list[Prepared | Refusal], PutDocuments | None]
+"""Lines, what was made of each, and the write for those that were prepared, if any."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -199,26 +200,31 @@ class _Stream:
             async for group in groups:
                 bodies = [too_long if line.body is None else line.body for line in group]
                 prepared = await self.ingest.pool.call(prepare_all, preparer, bodies)
-                await ready.send((group, prepared))
+                drafted = [item for item in prepared if isinstance(item, Prepared)]
+                command = None
+                try:
+                    if drafted:
+                        command = await self.ingest.documents.command(
+                            self.library, drafted, self.batch_id
+                        )
+                except HeadwaterError as error:
+                    prepared = _refused(prepared, error)
+                await ready.send((group, prepared, command))
 
     async def _commit(self, ready: MemoryObjectReceiveStream[PreparedGroup]) -> None:
-        async for group, prepared in ready:
+        async for group, prepared, command in ready:
             if not self.begun:
                 self.begun = True
                 self.position = await self.ingest.log.store.write(
                     BeginBatch(self.library.number, self.batch_id)
                 )
+            done: list[Written | Refusal] = []
             try:
-                results = await self.ingest.documents.store_all(
-                    self.library, prepared, self.batch_id
-                )
+                if command is not None:
+                    done = await self.ingest.documents.commit(command)
             except HeadwaterError as error:
-                # The whole group failed (the store, the embedder, a deleted library): each of its
-                # lines says so, and the lines after it get their own chance.
-                results = [
-                    item if isinstance(item, Refusal) else Refusal(item.draft.id, error)
-                    for item in prepared
-                ]
+                prepared = _refused(prepared, error)
+            results = in_order(prepared, done)
             failpoints.reach("ingest.before_result")
             self.through_line = group[-1].number
             await self.spool.put(self._result_lines(group, results))
@@ -343,6 +349,16 @@ class _Grouping:
             await self.flush()
 
 
+def _refused(prepared: list[Prepared | Refusal], error: HeadwaterError) -> list[Prepared | Refusal]:
+    """A whole group failed (the store, the embedder, a deleted library).
+
+    Each of its lines says so, and the lines after it get their own chance.
+    """
+    return [
+        item if isinstance(item, Refusal) else Refusal(item.draft.id, error) for item in prepared
+    ]
+
+
 def _reason(error: BaseException) -> str:
     """Why the stream broke, for the batch's last event."""
     while isinstance(error, BaseExceptionGroup):
@@ -351,4 +367,4 @@ def _reason(error: BaseException) -> str:
         return error.detail
     if isinstance(error, anyio.get_cancelled_exc_class()):
         return "the server stopped or the client left before the stream ended"
-    return f"the stream broke off: {type(error).__name__}"
+    return f"the stream broke off: {error}"
