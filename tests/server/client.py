@@ -72,8 +72,12 @@ class Events:
         comments: bool,
     ) -> None:
         headers = {"last-event-id": last_id} if last_id else {}
-        request = http.build_request("GET", path, params=params, headers=headers)
-        self.response = http.send(request, stream=True)
+        # A connection of its own: a pool shared by threads loses sight of one that is dropped.
+        self._http = httpx.Client(
+            base_url=http.base_url, timeout=http.timeout, trust_env=False, verify=False
+        )
+        request = self._http.build_request("GET", path, params=params, headers=headers)
+        self.response = self._http.send(request, stream=True)
         self.last_id = last_id
         self.ended = False
         self._comments = comments
@@ -81,7 +85,7 @@ class Events:
         self._ready: list[Sent] = []
         if self.response.status_code != 200:
             self.response.read()
-            self.response.close()
+            self.close()
             self.response.raise_for_status()
         self._pieces = self.response.iter_raw()
 
@@ -132,6 +136,7 @@ class Events:
 
     def close(self) -> None:
         self.response.close()
+        self._http.close()
 
 
 class Client:

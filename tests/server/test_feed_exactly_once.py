@@ -111,18 +111,20 @@ def test_readers_before_during_and_after_a_stream_hear_each_document_once(
 @pytest.fixture(scope="module")
 def told(session_server: Server) -> tuple[str, str, list[Json]]:
     """Two libraries with a mixed history, and every event of both."""
-    client = Client(session_server.url)
-    one, two = (client.create_library()["id"] for _ in range(2))
-    for number in range(60):
-        for library in (one, two):
-            metadata = {"lang": "en" if number % 3 else "de", "tags": ["a", f"t{number % 5}"]}
-            client.put(library, f"d{number}", {"text": f"first {number}", "metadata": metadata})
-        if number % 4 == 0:
-            client.put(one, f"d{number}", {"text": f"again {number}", "metadata": {"lang": "fr"}})
-        if number % 6 == 0:
-            client.delete(two, f"d{number}")
-    everything = client.all_events(library_id=[one, two])
-    assert len(everything) == 2 + 120 + 15 + 10
+    with Client(session_server.url) as client:
+        one, two = (client.create_library()["id"] for _ in range(2))
+        for number in range(60):
+            for library in (one, two):
+                metadata = {"lang": "en" if number % 3 else "de", "tags": ["a", f"t{number % 5}"]}
+                client.put(library, f"d{number}", {"text": f"first {number}", "metadata": metadata})
+            if number % 4 == 0:
+                client.put(
+                    one, f"d{number}", {"text": f"again {number}", "metadata": {"lang": "fr"}}
+                )
+            if number % 6 == 0:
+                client.delete(two, f"d{number}")
+        everything = client.all_events(library_id=[one, two])
+        assert len(everything) == 2 + 120 + 15 + 10
     return one, two, everything
 
 
