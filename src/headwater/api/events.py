@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from headwater.api import openapi, wire
 from headwater.api.documents import parse_include
-from headwater.api.streaming import Conversation, Inbound, Outbound
+from headwater.api.streaming import Conversation, EventOutlet, Inbound, Outbound
 from headwater.changes import Log
 from headwater.errors import CursorExpired, Overloaded, ShuttingDown
 from headwater.feeds import Hub, Selection, Wish, parse_condition, parse_types, reset
@@ -83,16 +83,14 @@ def event_routes(log: Log, hub: Hub, libraries: Libraries, limits: LimitSettings
             expired = error
 
         async def talk(inbound: Inbound, outbound: Outbound) -> None:
-            async def send(piece: bytes) -> None:
-                await outbound.send(piece, stall=hub.settings.stall)
-
+            outlet = EventOutlet(outbound, hub.settings.stall)
             if expired is not None:
-                await send(reset(expired))
+                await outlet.send(reset(expired))
             elif cursor is not None:
                 # Between the check above and here the server may have begun to stop, or the last
                 # free place been taken: the stream then ends at once, and the client comes again.
                 with suppress(ShuttingDown, Overloaded):
-                    await hub.sse(wish, cursor, send)
+                    await hub.sse(wish, cursor, outlet)
 
         return Conversation(talk, media_type="text/event-stream")
 

@@ -7,9 +7,12 @@ two ends for as long as its `talk` runs, and must never buffer more than one pie
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
+from types import coroutine
+from typing import Any, cast
 
 import anyio
 import anyio.abc
@@ -82,14 +85,64 @@ class Outbound:
 
     async def send(self, piece: bytes, *, stall: timedelta | None = None) -> None:
         """Send one piece; with `stall`, `ClientStalled` when that takes longer."""
-        message = {"type": "http.response.body", "body": piece, "more_body": True}
-        if stall is None:
-            await self._send(message)
+        await _within(stall, self._send(_body(piece)))
+
+    def offer(self, piece: bytes, *, stall: timedelta) -> Coroutine[Any, Any, None] | None:
+        """Send one piece at once, or as much of the sending as goes without waiting.
+
+        None when the socket has taken it; else the rest, to be awaited before anything else is
+        sent. It raises `ClientStalled` when it takes longer than `stall`.
+        """
+        sending = cast(Coroutine[Any, None, None], self._send(_body(piece)))
+        try:
+            waits_for = sending.send(None)
+        except StopIteration:
+            return None
+        return _within(stall, _go_on(sending, waits_for))
+
+
+def _body(piece: bytes) -> Message:
+    return {"type": "http.response.body", "body": piece, "more_body": True}
+
+
+async def _within(stall: timedelta | None, sending: Awaitable[None]) -> None:
+    if stall is None:
+        await sending
+        return
+    with anyio.move_on_after(stall.total_seconds()) as scope:
+        await sending
+    if scope.cancelled_caught:
+        raise ClientStalled
+
+
+@coroutine
+def _go_on(sending: Coroutine[Any, None, None], waits_for: Any) -> Generator[Any, None, None]:
+    """The rest of a coroutine that was begun outside of a task and waits for `waits_for`."""
+    while True:
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001 - a cancellation belongs to the coroutine
+            step = partial(sending.throw, error)
+        else:
+            step = partial(sending.send, None)
+        try:
+            waits_for = step()
+        except StopIteration:
             return
-        with anyio.move_on_after(stall.total_seconds()) as scope:
-            await self._send(message)
-        if scope.cancelled_caught:
-            raise ClientStalled
+
+
+class EventOutlet:
+    """An `Outbound` as the feed knows it: every sending is bounded by `stall`."""
+
+    def __init__(self, outbound: Outbound, stall: timedelta) -> None:
+        self._outbound = outbound
+        self._stall = stall
+
+    async def send(self, piece: bytes) -> None:
+        await self._outbound.send(piece, stall=self._stall)
+
+    def offer(self, piece: bytes) -> Coroutine[Any, Any, None] | None:
+        return self._outbound.offer(piece, stall=self._stall)
 
 
 @asynccontextmanager

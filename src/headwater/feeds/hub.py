@@ -5,25 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import anyio
+import anyio.abc
 import msgspec
 
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.errors import CursorExpired
 from headwater.feeds.event import Event
+from headwater.feeds.listener import Listener, Outlet
 from headwater.feeds.open_streams import OpenStreams
-from headwater.feeds.reader import FeedReader, Frames, Piece, RenderDocuments, Wish, read_events
+from headwater.feeds.pump import Pump
+from headwater.feeds.reader import FeedReader, Frames, RenderDocuments, Wish, read_events
 from headwater.feeds.statistics import FeedStatistics
 from headwater.model import Committed, Cursor, Position
 from headwater.settings import FeedSettings
-
-Send = Callable[[bytes], Awaitable[None]]
 
 FRAME_CACHE_BYTES = 32 << 20
 STILL_ALIVE = b": heartbeat\n\n"
@@ -47,7 +47,8 @@ class Hub:
         self.streams = OpenStreams("event streams", settings.max_subscribers)
         self.frames = Frames(log, render, FRAME_CACHE_BYTES)
         self._clock = clock
-        self._readers: set[FeedReader] = set()
+        self._listeners: set[Listener] = set()
+        self._pump = Pump(log, self.frames, settings, clock, self.statistics)
         log.on_news(self._count)
 
     def _count(self, committed: Committed | None) -> None:
@@ -84,67 +85,90 @@ class Hub:
                 if scope.cancelled_caught:
                     return EventPage([], cursor)
 
-    async def sse(self, wish: Wish, after: Cursor, send: Send) -> None:
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Tell the listeners at the head, until cancelled."""
+        await self._pump.run(task_status=task_status)
+
+    async def sse(self, wish: Wish, after: Cursor, outlet: Outlet) -> None:
         """Speak an event stream until it is cancelled, stopped, too old or expired.
 
         `ready` first; then events in log order, each once; `progress` while nothing matches;
         comments while nothing happens; `reset` or `goodbye` last.
         """
-        settings = self.settings
-        started_s = self._clock.monotonic()
-        reader = self.reader(wish, after)
-        self._readers.add(reader)
+        now_s = self._clock.monotonic()
+        listener = Listener(
+            self.reader(wish, after),
+            outlet,
+            ends_s=now_s + self.settings.max_age.total_seconds(),
+            told=after.position,
+            told_s=now_s,
+            sent_s=now_s,
+        )
+        retry = b"retry: %d\n" % self.settings.retry_ms
         reason = "stopping"
+        self._listeners.add(listener)
         try:
             with self.streams.open() as scope:
-                await send(b"retry: %d\n" % settings.retry_ms + _control("ready", after))
-                reason = await self._tell(reader, send, started_s)
+                await outlet.send(retry + _control("ready", after))
+                reason = await self._tell(listener)
             if scope.cancelled_caught or reason != "expired":
-                goodbye = b"retry: %d\n" % settings.retry_ms + _control(
-                    "goodbye", self.log.cursor(reader.told), reason=reason
-                )
                 with anyio.move_on_after(1, shield=True):
-                    await send(goodbye)
+                    await listener.finish()
+                    unheard = listener.told == after.position
+                    told = after if unheard else self.log.cursor(listener.told)
+                    await outlet.send(retry + _control("goodbye", told, reason=reason))
         except Exception:
             self.statistics.errors += 1  # it reads nothing any more, or worse; the caller knows
             raise
         finally:
-            self._readers.discard(reader)
+            listener.abandon()
+            self._listeners.discard(listener)
 
-    async def _tell(self, reader: FeedReader, send: Send, started_s: float) -> str:
-        settings = self.settings
-        heartbeat_s = settings.heartbeat.total_seconds()
-        progress_s = settings.progress.total_seconds()
-        ends_s = started_s + settings.max_age.total_seconds()
-        told_s = sent_s = started_s
+    async def _tell(self, listener: Listener) -> str:
+        """Tell what there is, then leave the listener to the pump, over and over.
+
+        Gives the reason for the end: `max_age` or `expired`.
+        """
+        reader, outlet = listener.reader, listener.outlet
         while True:
-            piece: Piece | None = None
-            now_s = self._clock.monotonic()
-            if now_s >= ends_s:
-                return "max_age"
             try:
-                if reader.behind:
+                while reader.behind:
                     piece = await reader.next()
-                else:
-                    with anyio.move_on_after(min(heartbeat_s, ends_s - now_s)):
-                        piece = await reader.next()
+                    if piece.count:
+                        await outlet.send(piece.body)
+                        self.statistics.told(piece.count)
+                        listener.sent(piece.through, self._clock.monotonic())
+                    await self._speak_if_due(listener)
             except CursorExpired as error:
-                await send(reset(error))
+                await outlet.send(reset(error))
                 return "expired"
-            now_s = self._clock.monotonic()
-            if piece is not None and piece.count:
-                await send(piece.body)
-                self.statistics.told(piece.count)
-                reader.told, told_s = piece.through, now_s
-                sent_s = self._clock.monotonic()
-            elif reader.position > reader.told and now_s - told_s >= progress_s:
-                cursor = self.log.cursor(reader.position)
-                await send(b"id: %b\n" % str(cursor).encode() + _control("progress", cursor))
-                reader.told = reader.position
-                told_s = sent_s = now_s
-            elif now_s - sent_s >= heartbeat_s * 0.9:
-                await send(STILL_ALIVE)
-                sent_s = now_s
+            if self._clock.monotonic() >= listener.ends_s:
+                return "max_age"
+            await self._speak_if_due(listener)
+            await self._pump.park(listener)
+            if listener.error is not None:
+                raise listener.error
+            if listener.rest is not None:
+                await listener.finish()
+                listener.sent(reader.position, self._clock.monotonic())
+
+    async def _speak_if_due(self, listener: Listener) -> None:
+        """Say how far a reader is for whom nothing matches, or that the stream is alive."""
+        now_s = self._clock.monotonic()
+        reader, settings = listener.reader, self.settings
+        if reader.position > listener.told and (
+            now_s >= listener.told_s + settings.progress.total_seconds()
+        ):
+            cursor = self.log.cursor(reader.position)
+            await listener.outlet.send(
+                b"id: %b\n" % str(cursor).encode() + _control("progress", cursor)
+            )
+            listener.sent(reader.position, now_s)
+        elif now_s >= listener.sent_s + settings.heartbeat.total_seconds():
+            await listener.outlet.send(STILL_ALIVE)
+            listener.sent_s = now_s
 
     def snapshot(self, earliest: Position) -> dict[str, Any]:
         """The figures of `/v1/events/statistics`. Counted in this process since it started."""
@@ -154,7 +178,9 @@ class Hub:
             "total_published": self.log.published,
             "total_delivered": statistics.delivered,
             "total_errors": statistics.errors,
-            "pending_events": sum(max(0, head - reader.position) for reader in self._readers),
+            "pending_events": sum(
+                max(0, head - listener.reader.position) for listener in self._listeners
+            ),
             "subscriber_count": len(self.streams),
             "head": str(self.log.cursor(head)),
             "earliest": str(self.log.cursor(earliest)),

@@ -62,6 +62,30 @@ class Frames:
                 self._size_bytes -= len(self._pieces.popitem(last=False)[1].body) + 200
         return piece
 
+    async def ahead(self, wish: Wish, position: Position, limit_bytes: int) -> Piece | None:
+        """What the ring has after `position`, up to about one write; None: read the store."""
+        bodies: list[bytes] = []
+        count = size = 0
+        start = position
+        while size < limit_bytes:
+            committed = self._log.ring.after(position)
+            if committed is None:
+                break
+            if committed.after == position or committed.changes[0].position > position:
+                piece = await self.piece(wish, committed)
+            else:
+                # The reader stands inside the commit: what it has had is left out.
+                rest = [change for change in committed.changes if change.position > position]
+                told = await self.tell(wish, rest)
+                piece = Piece(b"".join(map(sse, told)), len(told), committed.through)
+            bodies.append(piece.body)
+            count += piece.count
+            size += len(piece.body)
+            position = piece.through
+        if position == start:
+            return None
+        return Piece(bodies[0] if len(bodies) == 1 else b"".join(bodies), count, position)
+
     async def tell(self, wish: Wish, changes: Iterable[Change], skip: int = 0) -> list[Event]:
         """The events of `changes`; the first `skip` events of the first change are left out."""
         picked = wish.selection.pick(changes)
@@ -84,13 +108,11 @@ class FeedReader:
     ) -> None:
         self._log = log
         self._frames = frames
-        self._wish = wish
+        self.wish = wish
         self._skip = cursor.part
         self._page = page
         self._write_bytes = write_bytes
         self.position = cursor.position
-        self.told = cursor.position
-        """How far the client has been told; kept by who sends, behind `position`."""
 
     @property
     def behind(self) -> bool:
@@ -99,43 +121,22 @@ class FeedReader:
     async def next(self) -> Piece:
         """Wait for news, then give the frames up to some later position and stand there.
 
-        Raises `CursorExpired` when the log was trimmed past the reader.
+        Cancelling it leaves the reader where it was. Raises `CursorExpired` when the log was
+        trimmed past it.
         """
         await self._log.bell.wait_past(self.position)
-        piece = await self._from_ring() if not self._skip else None
+        piece = None
+        if not self._skip:
+            piece = await self._frames.ahead(self.wish, self.position, self._write_bytes)
         if piece is None:
             piece = await self._from_store()
         self.position = piece.through
         self._skip = 0
         return piece
 
-    async def _from_ring(self) -> Piece | None:
-        """Neighbouring commits of the ring as one piece, up to the size of one write."""
-        bodies: list[bytes] = []
-        count = size = 0
-        position = self.position
-        while size < self._write_bytes:
-            committed = self._log.ring.after(position)
-            if committed is None:
-                break
-            if committed.after == position or committed.changes[0].position > position:
-                piece = await self._frames.piece(self._wish, committed)
-            else:
-                # The reader stands inside the commit: what it has had is left out.
-                rest = [change for change in committed.changes if change.position > position]
-                told = await self._frames.tell(self._wish, rest)
-                piece = Piece(b"".join(map(sse, told)), len(told), committed.through)
-            bodies.append(piece.body)
-            count += piece.count
-            size += len(piece.body)
-            position = piece.through
-        if position == self.position:
-            return None
-        return Piece(bodies[0] if len(bodies) == 1 else b"".join(bodies), count, position)
-
     async def _from_store(self) -> Piece:
         told, through = await read_events(
-            self._log, self._frames, self._wish, Cursor("", self.position, self._skip), self._page
+            self._log, self._frames, self.wish, Cursor("", self.position, self._skip), self._page
         )
         return Piece(b"".join(map(sse, told)), len(told), through)
 

@@ -1,0 +1,74 @@
+"""A client of the feed: what it is sent through, how far it has been told, what is due next.
+
+Belongs to the task of its stream; the pump works on it only while it is parked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+
+from headwater.feeds.reader import FeedReader
+from headwater.model import Position
+
+
+class Outlet(Protocol):
+    """The way to one client. Pieces arrive in the order they were given."""
+
+    async def send(self, piece: bytes) -> None:
+        """Return when the socket has taken all but a bounded rest; raise when it takes nothing."""
+        ...
+
+    def offer(self, piece: bytes) -> Coroutine[Any, Any, None] | None:
+        """Send at once when the socket takes it; else the rest of the sending, to be awaited.
+
+        Nothing else may be sent before that rest is done.
+        """
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Listener:
+    """`told` is behind `reader.position` while something is being sent, or nothing matched."""
+
+    reader: FeedReader
+    outlet: Outlet
+    ends_s: float
+    told: Position
+    told_s: float
+    sent_s: float
+    parked: anyio.Event | None = None
+    rest: Coroutine[Any, Any, None] | None = None
+    error: Exception | None = None
+
+    def sent(self, through: Position, now_s: float) -> None:
+        self.told = through
+        self.told_s = self.sent_s = now_s
+
+    def due_s(self, heartbeat_s: float, progress_s: float) -> float:
+        """When something has to be said although there is no news, on the monotonic clock."""
+        due_s = min(self.ends_s, self.sent_s + heartbeat_s)
+        if self.reader.position > self.told:
+            due_s = min(due_s, self.told_s + progress_s)
+        return due_s
+
+    async def finish(self) -> None:
+        """Wait for the rest of what was offered, if there is one."""
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            await rest
+            self.told = self.reader.position
+
+    def abandon(self) -> None:
+        """The client is gone, and with it the rest of what was offered."""
+        if self.rest is not None:
+            self.rest.close()
+
+    def wake(self) -> None:
+        """Give the listener back to its own task."""
+        if self.parked is not None:
+            self.parked.set()
+            self.parked = None
