@@ -41,7 +41,6 @@ from headwater.service.search import Search
 from headwater.service.upkeep import Upkeep
 from headwater.settings import Settings
 from headwater.store import DataFolder, SqliteStore
-from headwater.store.base import FailOpenBatches
 from headwater.threads import Loop, Pool
 
 log_line = structlog.get_logger(__name__)
@@ -50,13 +49,18 @@ log_line = structlog.get_logger(__name__)
 class Parts:
     """Everything one server process is made of, wired and not yet running.
 
-    The folder's keeper writes index files and does the upkeep; `keeper` is claimed when not given.
+    The folder's keeper writes index files and does the upkeep; with `visiting` this process will
+    not become that.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, *, keeper: bool | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock, *, visiting: bool = False) -> None:
         self.settings = settings
         self.folder = DataFolder(settings.data)
-        self.keeper = self.folder.claim() if keeper is None else keeper
+        self.name = clock.uuid7()
+        self._visiting = visiting
+        if not visiting:
+            self.folder.enter(self.name)
+            self.folder.claim()
         self.log = Log(settings.log.ring_bytes)
         self.store = SqliteStore(
             settings.data,
@@ -71,7 +75,7 @@ class Parts:
             settings.search,
             self.log,
             clock,
-            write_snapshots=self.keeper,
+            write_snapshots=lambda: self.folder.keeps,
         )
         pool = Pool("work", 2)
         limits = settings.limits
@@ -80,11 +84,11 @@ class Parts:
         self.libraries = Libraries(self.log, self.embedders, clock, settings.ingest, limits)
         self.documents = Documents(self.log, self.engine, self.embedders, clock, limits, pool)
         self.ingest = Ingest(
-            self.log, self.engine, self.documents, clock, settings.ingest, limits, pool
+            self.log, self.engine, self.documents, clock, settings.ingest, limits, pool, self.name
         )
         self.export = Export(self.log, self.hub, clock, settings.ingest, settings.store, pool)
         self.search = Search(self.log, self.engine, self.embedders, clock, settings.search, limits)
-        self.upkeep = Upkeep(self.log, clock, settings.log)
+        self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"
 
     @asynccontextmanager
@@ -94,14 +98,11 @@ class Parts:
             await stack.enter_async_context(started(self.store.run))
             head = await self.store.read(lambda reader: reader.head())
             self.log.attach(self.store, head)
-            if self.keeper:
-                await self.store.write(
-                    FailOpenBatches("the server stopped before the stream ended")
-                )
             await stack.enter_async_context(started(self.embedders.run))
             await stack.enter_async_context(started(self.engine.run))
             await stack.enter_async_context(started(self.search.run))
-            if self.keeper:
+            await stack.enter_async_context(started(self.hub.run))
+            if not self._visiting:
                 await stack.enter_async_context(started(self.upkeep.run))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self._load_views)

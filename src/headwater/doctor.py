@@ -40,7 +40,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    parts = Parts(settings, SystemClock(), keeper=False)
+    parts = Parts(settings, SystemClock(), visiting=True)
     findings: list[Finding] = []
     async with started(parts.store.run):
         head = await parts.store.read(lambda reader: reader.head())

@@ -123,7 +123,9 @@ async def house(
     async with anyio.create_task_group() as outer:
         await outer.start(store.run)
         log.attach(store, await store.read(lambda reader: reader.head()))
-        views = LocalViews(folder / "views", settings, log, clock, write_snapshots=write_snapshots)
+        views = LocalViews(
+            folder / "views", settings, log, clock, write_snapshots=lambda: write_snapshots
+        )
         async with anyio.create_task_group() as inner:
             await inner.start(views.run)
             yield House(store, log, views, folder / "views")

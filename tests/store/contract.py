@@ -346,7 +346,7 @@ class StoreContract:
                 DeleteLibrary(number),
                 UpdateLibrary(number, name="n"),
                 DeleteDocument(number, "d1"),
-                BeginBatch(number, "b"),
+                BeginBatch(number, "b", "me"),
             ):
                 with pytest.raises(LibraryNotFound):
                     await store.write(command)
@@ -364,15 +364,15 @@ class StoreContract:
     async def test_batches_end_once_and_those_left_open_fail(self, backend: Backend) -> None:
         async with backend.open() as opened:
             store, library = opened.store, await opened.library()
-            await store.write(BeginBatch(library.number, "one"))
-            await store.write(BeginBatch(library.number, "two"))
-            await store.write(BeginBatch(library.number, "three"))
+            await store.write(BeginBatch(library.number, "one", "gone"))
+            await store.write(BeginBatch(library.number, "two", "here"))
+            await store.write(BeginBatch(library.number, "three", "gone"))
             end = await store.write(EndBatch("one", {"received": 3}))
             assert await store.write(EndBatch("one", {"received": 3})) == end
             await store.write(EndBatch("two", {"received": 1}, error="cut"))
         async with backend.open() as opened:
-            assert await opened.store.write(FailOpenBatches("the server ended")) == 1
-            assert await opened.store.write(FailOpenBatches("the server ended")) == 0
+            assert await opened.store.write(FailOpenBatches("the server ended", {"here"})) == 1
+            assert await opened.store.write(FailOpenBatches("the server ended", {"here"})) == 0
             told = [(change.type, data(change)) for change in await whole_log(opened)][1:]
             assert told == [
                 ("batch.started", {"batch_id": "one"}),

@@ -58,7 +58,7 @@ class Upkeep:
         views: dict[str, View],
         position_of: Callable[[View], Position],
         *,
-        write_snapshots: bool,
+        write_snapshots: Callable[[], bool],
     ) -> None:
         self._folder = folder
         self._settings = settings
@@ -66,7 +66,7 @@ class Upkeep:
         self._clock = clock
         self._views = views
         self._position_of = position_of
-        self._writes = write_snapshots
+        self._write_snapshots = write_snapshots
         self._bell = Bell()
         self._discarded: list[str] = []
         self._stop = threading.Event()
@@ -74,6 +74,10 @@ class Upkeep:
             "index-upkeep", _do, max_batch=1, low_priority=True
         )
         self._files = Pool("index-files", 1)
+
+    @property
+    def _writes(self) -> bool:
+        return self._write_snapshots()
 
     def wake(self) -> None:
         """Something may have become due."""

@@ -8,7 +8,7 @@ store and nothing else: one that cannot apply a change is dropped, visibly, and 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -60,8 +60,8 @@ class _Ask:
 class LocalViews(SearchEngine):
     """Keeps its files below `folder`, one folder per library.
 
-    Of several processes on one folder only the one with `write_snapshots` writes or deletes there
-    and announces what was built; the others read.
+    Of several processes on one folder only the one for which `write_snapshots` is true writes or
+    deletes there and announces what was built; the others read.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class LocalViews(SearchEngine):
         log: Log,
         clock: Clock,
         *,
-        write_snapshots: bool = True,
+        write_snapshots: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._log = log

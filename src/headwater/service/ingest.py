@@ -77,7 +77,10 @@ class Ingest:
         settings: IngestSettings,
         limits: LimitSettings,
         pool: Pool,
+        owner: str,
     ) -> None:
+        """`owner` names this process to the others on the store."""
+        self.owner = owner
         self.log = log
         self.engine = engine
         self.documents = documents
@@ -216,7 +219,7 @@ class _Stream:
             if not self.begun:
                 self.begun = True
                 self.position = await self.ingest.log.store.write(
-                    BeginBatch(self.library.number, self.batch_id)
+                    BeginBatch(self.library.number, self.batch_id, self.ingest.owner)
                 )
             done: list[Written | Refusal] = []
             try:

@@ -1,7 +1,8 @@
-"""What the server does when nobody asks: sweep deleted libraries, trim the log.
+"""What the server does when nobody asks: sweep deleted libraries, trim the log, end what was left.
 
-Runs in one process per data folder. Each piece is a small command between everybody else's, so
-that nobody waits for it; all of it can be interrupted anywhere and goes on at the next start.
+Done by the keeper of the data folder; in the other processes it waits to take over. Each piece is
+a small command between everybody else's, so that nobody waits for it; all of it can be interrupted
+anywhere and goes on at the next start.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from headwater.clock import Clock
 from headwater.errors import StoreFailed
 from headwater.model import Committed
 from headwater.settings import LogSettings
-from headwater.store.base import SweepLibraries, TrimLog
+from headwater.store import DataFolder
+from headwater.store.base import FailOpenBatches, SweepLibraries, TrimLog
 
 SWEEP_DOCUMENTS = 200
 TRIM_CHANGES = 2_000
+TAKE_OVER_S = 1.0
+"""How often a process looks whether the keeper is gone."""
 
 log_line = structlog.get_logger(__name__)
 
 
 class Upkeep:
-    """Sweeping and trimming. Loop only."""
+    """Sweeping, trimming, ending. Loop only."""
 
-    def __init__(self, log: Log, clock: Clock, settings: LogSettings) -> None:
+    def __init__(self, log: Log, folder: DataFolder, clock: Clock, settings: LogSettings) -> None:
         self._log = log
+        self._folder = folder
         self._clock = clock
         self._settings = settings
         self._deleted = anyio.Event()
@@ -38,10 +43,14 @@ class Upkeep:
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
+        if self._folder.claim():
+            await self._fail_left_batches()
+        task_status.started()
+        while not self._folder.claim():  # noqa: ASYNC110 - a lock file rings no bell
+            await anyio.sleep(TAKE_OVER_S)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep)
             tasks.start_soon(self._trim)
-            task_status.started()
 
     def _notice(self, committed: Committed | None) -> None:
         if committed is None or any(
@@ -66,9 +75,15 @@ class Upkeep:
         while True:
             try:
                 await self._trim_once()
+                await self._fail_left_batches()
             except StoreFailed as error:
                 log_line.warning("trim.failed", detail=error.detail)
             await anyio.sleep(settings.trim_every.total_seconds())
+
+    async def _fail_left_batches(self) -> None:
+        """Tell of the streams whose process died under them."""
+        reason = "the server stopped before the stream ended"
+        await self._log.store.write(FailOpenBatches(reason, self._folder.alive()))
 
     async def _trim_once(self) -> None:
         before_us = self._clock.now_us() - round(

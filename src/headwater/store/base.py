@@ -146,10 +146,14 @@ class DeleteDocument:
 
 @dataclass(frozen=True, slots=True)
 class BeginBatch:
-    """→ `Position`. Change `batch.started`; the batch counts as open until `EndBatch`."""
+    """→ `Position`. Change `batch.started`; the batch counts as open until `EndBatch`.
+
+    `owner` names the process that takes the batch in, for `FailOpenBatches`.
+    """
 
     number: int
     batch_id: str
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +170,10 @@ class EndBatch:
 
 @dataclass(frozen=True, slots=True)
 class FailOpenBatches:
-    """→ `int`: how many batches were left open by a process that is gone; each gets `batch.failed`.
-
-    Called once at start, before any batch is begun.
-    """
+    """→ `int`: how many batches were left open by owners not `alive`; each gets `batch.failed`."""
 
     error: str
+    alive: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)

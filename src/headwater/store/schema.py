@@ -121,6 +121,7 @@ batches = Table(
     metadata,
     Column("row", Key, primary_key=True),
     Column("batch_id", Text, nullable=False),
+    Column("owner", Text, nullable=False),
     Column("library_id", Text, nullable=False),
     Column("begun_us", BigInteger, nullable=False),
     Index("batches_id", "batch_id"),

@@ -27,6 +27,7 @@ _batches = schema.batches.c
 _BEGIN = schema.compiled(
     insert(schema.batches).values(
         batch_id=bindparam("batch_id"),
+        owner=bindparam("owner"),
         library_id=bindparam("library_id"),
         begun_us=bindparam("begun_us"),
     )
@@ -37,7 +38,9 @@ _OPEN = schema.compiled(
     .order_by(_batches.row)
 )
 _ALL_OPEN = schema.compiled(
-    select(_batches.row, _batches.batch_id, _batches.library_id).order_by(_batches.row)
+    select(_batches.row, _batches.batch_id, _batches.library_id, _batches.owner).order_by(
+        _batches.row
+    )
 )
 _CLOSE = schema.compiled(delete(schema.batches).where(_batches.row == bindparam("row")))
 _SET_META = schema.compiled(
@@ -51,7 +54,12 @@ def begin_batch(tx: Transaction, command: BeginBatch) -> Position:
     library = tx.library(command.number)
     tx.db.execute(
         _BEGIN,
-        {"batch_id": command.batch_id, "library_id": library.id, "begun_us": tx.at_us},
+        {
+            "batch_id": command.batch_id,
+            "owner": command.owner,
+            "library_id": library.id,
+            "begun_us": tx.at_us,
+        },
     )
     data = encode({"batch_id": command.batch_id})
     return tx.change("batch.started", library.id, command.batch_id, data)
@@ -66,10 +74,10 @@ def end_batch(tx: Transaction, command: EndBatch) -> Position:
 
 
 def fail_open_batches(tx: Transaction, command: FailOpenBatches) -> int:
-    rows = tx.db.execute(_ALL_OPEN).fetchall()
-    for row, batch_id, library_id in rows:
+    left = [row for row in tx.db.execute(_ALL_OPEN).fetchall() if row[3] not in command.alive]
+    for row, batch_id, library_id, _ in left:
         _end(tx, row, batch_id, library_id, {}, command.error)
-    return len(rows)
+    return len(left)
 
 
 def _end(

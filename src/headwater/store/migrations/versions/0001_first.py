@@ -89,6 +89,7 @@ def upgrade() -> None:
         "batches",
         sa.Column("row", key, primary_key=True),
         sa.Column("batch_id", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
         sa.Column("library_id", sa.Text, nullable=False),
         sa.Column("begun_us", sa.BigInteger, nullable=False),
         sqlite_autoincrement=True,
