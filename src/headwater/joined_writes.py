@@ -2,7 +2,7 @@
 
 uvicorn writes an answer's head and its body apart, and each write is a system call that wakes the
 client: on small answers the two were a third of the loop's time. `server.py` gives this protocol
-to uvicorn. It holds back what is written within one turn of the loop, and nothing longer.
+to uvicorn. It holds back a head until its body comes, and never longer than one turn of the loop.
 """
 
 from __future__ import annotations
@@ -14,33 +14,37 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class JoinedWrites:
-    """A transport that sends what one turn of the loop wrote as one piece.
+    """A transport that sends the head of an answer together with what follows it.
 
-    Everything but writing and closing is the transport's own. The transport's flow control is kept:
-    it speaks at the end of the turn.
+    Everything but writing and closing is the transport's own, flow control included.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._pieces: list[bytes] = []
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._pieces:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        elif data.startswith(b"HTTP/"):
+            self._head = data
             self._loop.call_soon(self._flush)
-        self._pieces.append(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         self._flush()
         self._transport.close()
 
     def _flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        if pieces and not self._transport.is_closing():  # the client may have left meanwhile
-            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():  # the client may have left meanwhile
+            self._transport.write(head)
 
 
 class JoinedWritesProtocol(HttpToolsProtocol):
