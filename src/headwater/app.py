@@ -172,6 +172,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestId, clock=clock)
     problems.install(app)
     openapi.install(app, __version__)
+    app.include_router(
+        search_routes(parts.search, parts.libraries, settings.limits, settings.feeds, clock)
+    )
     app.include_router(health_routes(parts.readiness))
     app.include_router(library_routes(parts.log, parts.libraries, parts.engine, settings.limits))
     app.include_router(
@@ -186,9 +189,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(
         document_routes(parts.log, parts.libraries, parts.documents, settings.limits)
-    )
-    app.include_router(
-        search_routes(parts.search, parts.libraries, settings.limits, settings.feeds, clock)
     )
     app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
     return app

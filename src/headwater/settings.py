@@ -116,7 +116,7 @@ class SearchSettings(Section):
     """The vector view."""
 
     ef_search: int = Field(
-        176, ge=16, le=10_000, description="HNSW candidates per search (efSearch)."
+        144, ge=16, le=10_000, description="HNSW candidates per search (efSearch)."
     )
     ef_construction: int = Field(
         100, ge=16, le=10_000, description="HNSW candidates per insert (efConstruction)."

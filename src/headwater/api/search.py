@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from headwater.api import openapi, wire
 from headwater.api.body import decode, read_body
+from headwater.api.direct import add_direct
 from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidQuery, TooManyItems
@@ -48,7 +49,14 @@ def search_routes(
 ) -> APIRouter:
     router = APIRouter(prefix="/v1/libraries/{library}/search", tags=["search"])
 
-    @router.post(
+    async def one(library: str, request: Request) -> Response:
+        started_s = clock.monotonic()
+        query = decode(await read_body(request, limits.body_bytes), service.Query, InvalidQuery)
+        answer = await search.search(await libraries.get(library), query)
+        return wire.json_response(_shown(answer, query, started_s))
+
+    add_direct(router, one)
+    router.post(
         "",
         summary="Search",
         description=(
@@ -67,12 +75,7 @@ def search_routes(
             429,
             503,
         ),
-    )
-    async def one(library: str, request: Request) -> Response:
-        started_s = clock.monotonic()
-        query = decode(await read_body(request, limits.body_bytes), service.Query, InvalidQuery)
-        answer = await search.search(await libraries.get(library), query)
-        return wire.json_response(_shown(answer, query, started_s))
+    )(one)
 
     @router.post(
         "/batch",
