@@ -43,7 +43,7 @@ class StoreSettings(Section):
     )
     readers: int = Field(4, ge=1, le=64, description="Threads that read the store at once.")
     cache_bytes: int = Field(
-        64 * MiB,
+        32 * MiB,
         ge=MiB,
         description="SQLite page cache of the writer, in bytes; each reader has an eighth.",
     )
@@ -66,7 +66,7 @@ class LogSettings(Section):
     """The change log and the ring of recent commits in front of it."""
 
     ring_bytes: int = Field(
-        64 * MiB, ge=MiB, description="Memory for recent commits, vectors included, in bytes."
+        24 * MiB, ge=MiB, description="Memory for recent commits, vectors included, in bytes."
     )
     retention_age: Seconds = Field(
         timedelta(days=7), description="Changes older than this are trimmed, in seconds."

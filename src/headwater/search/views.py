@@ -44,6 +44,10 @@ from headwater.threads import Lane, Pool
 
 _RETRY = timedelta(milliseconds=200)
 _COMMITS_PER_TURN = 8
+_ASKS_AT_ONCE = 2
+"""Searches a lane takes together. A graph gains nothing from more, and waiting for the whole batch
+puts the lane and the loop in lockstep: eight clients got 1,020 answers a second with 64, 1,190
+with 2."""
 _SAVE_AT_STOP = timedelta(seconds=3)
 
 log = structlog.get_logger(__name__)
@@ -92,7 +96,8 @@ class LocalViews(SearchEngine):
             write_snapshots=write_snapshots,
         )
         self._lanes: list[Lane[_Ask, list[Found]]] = [
-            Lane(f"search-{number}", _answer, max_batch=64) for number in range(settings.threads)
+            Lane(f"search-{number}", _answer, max_batch=_ASKS_AT_ONCE)
+            for number in range(settings.threads)
         ]
         self._next_lane = 0
         self._pool = Pool("index-read", 1)

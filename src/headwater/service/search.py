@@ -78,7 +78,7 @@ class Search:
         self._settings = settings
         self._limits = limits
         self._passages: Lane[tuple[Sequence[int], bool], dict[int, Passage]] = Lane(
-            "passages", self._fetch, max_batch=32
+            "passages", self._fetch, max_batch=4
         )
         self._query_store: Callable[..., dict[int, Passage]] | None = None
 
