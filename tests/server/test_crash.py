@@ -91,15 +91,17 @@ def test_killed_at_failpoint_it_keeps_what_it_acknowledged(
                 client.http.delete(f"/v1/libraries/{doomed}")
             server.wait_killed()
             pump.join()
-        assert pump.cut
-        assert pump.summary is None
+        # A view is saved when its time has come, which may be after the stream has ended.
+        ended = name.startswith("view.") and pump.summary is not None
+        assert ended or (pump.cut and pump.summary is None)
         if name.startswith("ingest"):
             assert pump.promised or name == "ingest.before_result"
 
         server.start()
         check_everything(client, library, pump.promised)
         kinds = [e["type"] for e in client.all_events(library_id=library, types="batch.*")]
-        assert kinds in ([], ["batch.started", "batch.failed"])
+        last = "batch.completed" if ended else "batch.failed"
+        assert kinds in ([], ["batch.started", last])
         assert kinds or not pump.promised
         if name == "library.mid_sweep":
             assert client.http.get(f"/v1/libraries/{doomed}").status_code == 404
