@@ -147,6 +147,8 @@ class Hub:
             if self._clock.monotonic() >= listener.ends_s:
                 return "max_age"
             await self._speak_if_due(listener)
+            if reader.behind:
+                continue  # something was committed meanwhile, and the pump may have passed
             await self._pump.park(listener)
             if listener.error is not None:
                 raise listener.error
