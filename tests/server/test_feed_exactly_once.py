@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -418,27 +419,40 @@ def test_streams_are_told_goodbye_when_the_server_stops(serve: Serve) -> None:
 
 
 def test_stream_of_maximum_age_ends_with_goodbye_and_loses_nothing(serve: Serve) -> None:
-    server = serve(feeds__max_age=0.4)
+    server = serve(feeds__max_age=0.2)
+    enough = threading.Event()
     with Client(server.url) as client, ThreadPoolExecutor(1) as pool:
         library = client.create_library()["id"]
-        writing = pool.submit(
-            lambda: [client.put(library, f"d{n}", {"text": f"text {n}"}) for n in range(300)]
-        )
+
+        def write() -> list[str]:
+            with Client(server.url) as writer:
+                written: list[str] = []
+                while not enough.is_set():
+                    number = len(written)
+                    answer = writer.put(library, f"d{number}", {"text": f"text {number}"})
+                    written.append(answer["id"])
+            return written
+
+        writing = pool.submit(write)
         heard: list[str] = []
         rounds, after = 0, "beginning"
-        while len(heard) < 300:
-            with client.events(types="document.*", after=after) as events:
-                assert next(events).event == "ready"
-                for sent in events:
-                    after = sent.data.get("cursor") or sent.data["id"]
-                    if sent.event == "goodbye":
-                        assert sent.data["reason"] == "max_age"
-                    else:
-                        heard.append(sent.data["data"]["document_id"])
-                assert sent.event == "goodbye"
+        try:
+            while not writing.done() or len(heard) < len(writing.result()):
+                with client.events(types="document.*", after=after) as events:
+                    assert next(events).event == "ready"
+                    for sent in events:
+                        after = sent.data.get("cursor") or sent.data["id"]
+                        if sent.event == "goodbye":
+                            assert sent.data["reason"] == "max_age"
+                        else:
+                            heard.append(sent.data["data"]["document_id"])
+                    assert sent.event == "goodbye"
                 rounds += 1
-        assert [answer["id"] for answer in writing.result()] == heard
-        assert rounds > 1
+                if rounds == 4:
+                    enough.set()
+        finally:
+            enough.set()
+        assert writing.result() == heard
 
 
 def test_long_poll_returns_as_soon_as_something_matches(client: Client, library: str) -> None:

@@ -1,7 +1,8 @@
 """Libraries: made, found, changed, deleted.
 
 Every request begins here with `get`, so what it knows is kept in memory and forgotten as soon as
-any process changes a library. It must never answer with a library that is deleted.
+any process changes a library: at once what this one changes, with the bell's next look what
+another does. It must never answer with a library that it has said is not there.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ class Libraries:
         """The library as it is in the store now, counts included. Raises `LibraryNotFound`."""
         library = await self._log.store.read(lambda reader: reader.library(ref))
         if library is None:
+            if self._known:  # another process deleted it, and its bell has yet to reach us
+                self._forget(None)
             raise LibraryNotFound(
                 f"there is no library {ref!r}; create it with POST /v1/libraries", library=ref
             )
