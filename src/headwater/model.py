@@ -101,7 +101,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     """One row of the log.
 
     `data` is an encoded JSON object with what a reader needs to decide. `added` and `removed` are
-    the chunk rows a view puts in and takes out: views need nothing else, and never look them up.
+    the chunk rows a view puts in and takes out, `kept` those of a document that changed around
+    them (its metadata, its title): views need nothing else, and never look them up.
     """
 
     position: Position
@@ -112,6 +113,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     added: Span = NOTHING
     removed: Span = NOTHING
+    kept: Span = NOTHING
 
 
 class AddedVectors(msgspec.Struct, frozen=True, gc=False):

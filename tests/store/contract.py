@@ -137,6 +137,7 @@ class StoreContract:
             }
             assert data(kept_change)["chunks_kept"] is True
             assert (kept_change.added, kept_change.removed) == (NOTHING, NOTHING)
+            assert kept_change.kept == added.added
             assert data(replaced)["previous_num_chunks"] == 2
             assert replaced.removed == added.added
             assert (added.added.count, replaced.added.count) == (2, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headwater.errors import DocumentNotFound
-from headwater.model import NOTHING, Position, Span, Written
+from headwater.model import NOTHING, Position, Written
 from headwater.store.base import UNSET, DeleteDocument, PatchDocument
 from headwater.store.puts import Held, count, held, remove_chunks, save, version_mismatch
 from headwater.store.records import canonical, decode, document_data
@@ -32,7 +32,9 @@ def patch_document(tx: Transaction, command: PatchDocument) -> Written:
         metadata,
         b',"chunks_kept":true',
     )
-    document.position = tx.change("document.updated", library.id, document.id, data)
+    document.position = tx.change(
+        "document.updated", library.id, document.id, data, kept=document.span
+    )
     save(tx, library.number, [document])
     return document.written("updated")
 
@@ -40,7 +42,7 @@ def patch_document(tx: Transaction, command: PatchDocument) -> Written:
 def delete_document(tx: Transaction, command: DeleteDocument) -> Position:
     library = tx.library(command.number)
     document = _existing(tx, command)
-    chunks = Span(document.first, document.num_chunks) if document.num_chunks else NOTHING
+    chunks = document.span
     data = document_data(
         document.id, document.title, document.num_chunks, document.version, document.metadata
     )

@@ -87,6 +87,11 @@ class Held:
         self.position = position
         self.text = text
 
+    @property
+    def span(self) -> Span:
+        """Its chunk rows."""
+        return Span(self.first, self.num_chunks) if self.num_chunks else NOTHING
+
     def columns(self, library: int) -> tuple[Any, ...]:
         """In the order of the table."""
         return (
@@ -250,11 +255,12 @@ class _Put:
 
     def _update(self, draft: Draft, at: int, old: Held, *, keep: bool) -> Written:
         tx = self.tx
+        added = removed = kept = NOTHING
         if keep:
-            added = removed = NOTHING
+            kept = old.span
             tail = b',"chunks_kept":true' + self.tail
         else:
-            removed = Span(old.first, old.num_chunks)
+            removed = old.span
             tail = b',"previous_num_chunks":%d%b' % (old.num_chunks, self.tail)
             if removed.count:
                 self.removed.append(removed)
@@ -270,7 +276,7 @@ class _Put:
             draft.id, draft.title, old.num_chunks, old.version, draft.metadata, tail
         )
         old.position = tx.change(
-            "document.updated", self.library.id, draft.id, data, added, removed
+            "document.updated", self.library.id, draft.id, data, added, removed, kept
         )
         if draft.id not in self.new:
             self.changed[draft.id] = old

@@ -25,7 +25,7 @@ DOCUMENT_COLUMNS = (
 )
 CHANGE_COLUMNS = (
     "position, at_us, type, library_id, subject, data, "
-    "added_first, added_count, removed_first, removed_count"
+    "added_first, added_count, removed_first, removed_count, kept_first, kept_count"
 )
 
 
@@ -56,6 +56,7 @@ def changes_of(rows: list[Any]) -> list[Change]:
             data,
             Span(added_first, added) if added else NOTHING,
             Span(removed_first, removed) if removed else NOTHING,
+            Span(kept_first, kept) if kept else NOTHING,
         )
         for (
             position,
@@ -68,6 +69,8 @@ def changes_of(rows: list[Any]) -> list[Change]:
             added,
             removed_first,
             removed,
+            kept_first,
+            kept,
         ) in rows
     ]
 

@@ -112,6 +112,8 @@ changes = Table(
     Column("added_count", Integer, nullable=False),
     Column("removed_first", BigInteger, nullable=False),
     Column("removed_count", Integer, nullable=False),
+    Column("kept_first", BigInteger, nullable=False),
+    Column("kept_count", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
     sqlite_autoincrement=True,
 )

@@ -116,10 +116,11 @@ class Transaction:
         data: bytes,
         added: Span = NOTHING,
         removed: Span = NOTHING,
+        kept: Span = NOTHING,
     ) -> Position:
         self.position = position = self.position + 1
         self._changes.append(
-            Change(position, self.at_us, type, library_id, subject, data, added, removed)
+            Change(position, self.at_us, type, library_id, subject, data, added, removed, kept)
         )
         return position
 
@@ -152,6 +153,8 @@ class Transaction:
                 change.added.count,
                 change.removed.first,
                 change.removed.count,
+                change.kept.first,
+                change.kept.count,
                 change.data,
             )
         _CHANGES.insert(self.db, values)

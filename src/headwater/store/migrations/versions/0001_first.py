@@ -82,6 +82,8 @@ def upgrade() -> None:
         sa.Column("added_count", sa.Integer, nullable=False),
         sa.Column("removed_first", sa.BigInteger, nullable=False),
         sa.Column("removed_count", sa.Integer, nullable=False),
+        sa.Column("kept_first", sa.BigInteger, nullable=False),
+        sa.Column("kept_count", sa.Integer, nullable=False),
         sa.Column("data", sa.LargeBinary, nullable=False),
         sqlite_autoincrement=True,
     )
