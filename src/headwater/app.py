@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from headwater import __version__
 from headwater.api import openapi, problems
+from headwater.api.direct import DirectSearch
 from headwater.api.document_streams import document_stream_routes
 from headwater.api.documents import document_routes
 from headwater.api.events import event_routes
@@ -169,12 +170,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             raise
 
     app = FastAPI(title="Headwater", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    searches, search = search_routes(
+        parts.search, parts.libraries, settings.limits, settings.feeds, clock
+    )
+    app.add_middleware(DirectSearch, handler=search)
     app.add_middleware(RequestId, clock=clock)
     problems.install(app)
     openapi.install(app, __version__)
-    app.include_router(
-        search_routes(parts.search, parts.libraries, settings.limits, settings.feeds, clock)
-    )
+    app.include_router(searches)
     app.include_router(health_routes(parts.readiness))
     app.include_router(library_routes(parts.log, parts.libraries, parts.engine, settings.limits))
     app.include_router(

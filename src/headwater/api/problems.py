@@ -79,12 +79,17 @@ def problem(
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
-async def _known(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HeadwaterError)
+def known(request: Request, error: HeadwaterError) -> Response:
+    """The answer to one of our own errors."""
     status = status_of(error)
     if status >= 500:
         log.warning("request.failed", code=error.code, detail=error.detail, path=request.url.path)
     return problem(status, error.code, error.detail, request, error.retryable, **error.fields)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HeadwaterError)
+    return known(request, error)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

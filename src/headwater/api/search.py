@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from headwater.api import openapi, wire
 from headwater.api.body import decode, read_body
-from headwater.api.direct import add_direct
+from headwater.api.direct import Handler
 from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidQuery, TooManyItems
@@ -46,7 +46,8 @@ def search_routes(
     limits: LimitSettings,
     feeds: FeedSettings,
     clock: Clock,
-) -> APIRouter:
+) -> tuple[APIRouter, Handler]:
+    """The routes, and the handler of the first for whoever has a shorter way to it."""
     router = APIRouter(prefix="/v1/libraries/{library}/search", tags=["search"])
 
     async def one(library: str, request: Request) -> Response:
@@ -55,7 +56,6 @@ def search_routes(
         answer = await search.search(await libraries.get(library), query)
         return wire.json_response(_shown(answer, query, started_s))
 
-    add_direct(router, one)
     router.post(
         "",
         summary="Search",
@@ -191,7 +191,7 @@ def search_routes(
             "took_ms": _since(started_s),
         }
 
-    return router
+    return router, one
 
 
 def _hit(hit: service.Hit, query: service.Query) -> dict[str, Any]:
