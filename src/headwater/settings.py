@@ -7,12 +7,22 @@ part is given its own section and reads no environment itself. A section's field
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
@@ -180,6 +190,147 @@ class FeedSettings(Section):
     )
 
 
+OPENAI_URL = "https://api.openai.com/v1"
+COHERE_URL = "https://api.cohere.com"
+
+
+class EmbedSettings(Section):
+    """Embedders that are asked over HTTP, and the memory of query vectors.
+
+    A key comes from its setting, else from its file, else, for the provider's own base URL only,
+    from the variable that the provider's tools read: a key must not go to another host unasked.
+    """
+
+    openai_base_url: str = Field(
+        OPENAI_URL,
+        description="Where `openai:…` embedders are: OpenAI, or what speaks as it does (Ollama, "
+        "vLLM, TEI). `/embeddings` is added.",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        description="Key for `openai:…`; none is sent when not set. With the default base URL "
+        "`OPENAI_API_KEY` is used too.",
+    )
+    openai_api_key_file: Path | None = Field(
+        None, description="File that holds the key for `openai:…`."
+    )
+    cohere_base_url: str = Field(
+        COHERE_URL, description="Where `cohere:…` embedders are. `/v2/embed` is added."
+    )
+    cohere_api_key: SecretStr | None = Field(
+        None,
+        description="Key for `cohere:…`. With the default base URL `COHERE_API_KEY` and "
+        "`CO_API_KEY` are used too.",
+    )
+    cohere_api_key_file: Path | None = Field(
+        None, description="File that holds the key for `cohere:…`."
+    )
+    timeout: Seconds = Field(
+        timedelta(seconds=90), description="Longest single call to a provider, in seconds."
+    )
+    connect_timeout: Seconds = Field(
+        timedelta(seconds=5), description="Longest wait for a connection to it, in seconds."
+    )
+    document_deadline: Seconds = Field(
+        timedelta(seconds=120),
+        description="How long documents wait without one more of their texts being embedded, "
+        "retries included, in seconds.",
+    )
+    query_deadline: Seconds = Field(
+        timedelta(seconds=10),
+        description="How long a query waits to be embedded, retries included, in seconds.",
+    )
+    max_inputs: int = Field(
+        128, ge=1, le=2048, description="Texts in one call; 96 at most are sent to Cohere."
+    )
+    linger_ms: int = Field(
+        3,
+        ge=0,
+        le=1_000,
+        description="How long a call waits for more texts to share it, in milliseconds.",
+    )
+    concurrency: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Calls at once per embedder for documents, and as many for queries.",
+    )
+    max_waiting: int = Field(
+        20_000, ge=1, description="Texts that wait for one embedder before more are refused."
+    )
+    inputs_per_minute: int | None = Field(
+        None, ge=1, description="Texts sent per minute and embedder; unlimited when not set."
+    )
+    tokens_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens (guessed: a quarter of the characters) sent per minute and embedder; "
+        "unlimited when not set.",
+    )
+    retries: int = Field(4, ge=0, le=20, description="How often a failed call is made again.")
+    backoff: Seconds = Field(
+        timedelta(seconds=0.5),
+        description="Longest wait before the first retry, doubled for each one more, in seconds.",
+    )
+    backoff_max: Seconds = Field(
+        timedelta(seconds=20), description="Longest wait before any retry, in seconds."
+    )
+    breaker_failures: int = Field(
+        5, ge=1, description="Failed calls in a row before a provider is left alone."
+    )
+    breaker_open: Seconds = Field(
+        timedelta(seconds=15),
+        description="How long it is left alone before one call tries again, in seconds.",
+    )
+    cache_bytes: int = Field(
+        16 * MiB, ge=0, description="Memory for vectors of recent queries, in bytes; 0 keeps none."
+    )
+    price_per_million_tokens: float | None = Field(
+        None, ge=0, description="Price that the figure `cost` is computed with, in any currency."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_keys(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        found = dict(given)
+        for name, url, variables in (
+            ("openai", OPENAI_URL, ("OPENAI_API_KEY",)),
+            ("cohere", COHERE_URL, ("COHERE_API_KEY", "CO_API_KEY")),
+        ):
+            if found.get(f"{name}_api_key"):
+                continue
+            if path := found.get(f"{name}_api_key_file"):
+                try:
+                    found[f"{name}_api_key"] = Path(path).read_text().strip()
+                except (OSError, UnicodeDecodeError) as error:
+                    raise ValueError(f"{name}_api_key_file cannot be read: {error}") from error
+            elif found.get(f"{name}_base_url", url) == url:
+                keys = (os.environ.get(variable) for variable in variables)
+                found[f"{name}_api_key"] = next(filter(None, keys), None)
+        return found
+
+    @field_validator("openai_base_url", "cohere_base_url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("a base URL begins with http:// or https:// and a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("a base URL has no user, query or fragment; give the key by itself")
+        return url.rstrip("/")
+
+    @field_validator("openai_api_key", "cohere_api_key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is None or not key.get_secret_value():
+            return None
+        if not key.get_secret_value().isascii() or not key.get_secret_value().isprintable():
+            raise ValueError("a key has visible ASCII characters only")
+        return key
+
+
 class LimitSettings(Section):
     """What one request may ask for."""
 
@@ -205,7 +356,11 @@ class Settings(BaseSettings):
     """The server's settings. Frozen; flags win over `HEADWATER_…` variables."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HEADWATER_", env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix="HEADWATER_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -228,4 +383,5 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     search: SearchSettings = SearchSettings()
     feeds: FeedSettings = FeedSettings()
+    embed: EmbedSettings = Field(default_factory=EmbedSettings)
     limits: LimitSettings = LimitSettings()
