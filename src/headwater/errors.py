@@ -12,6 +12,7 @@ message always names the next step.
     │   ├── DimensionMismatch
     │   ├── InvalidCursor
     │   ├── InvalidQuery
+    │   ├── InvalidFilter
     │   └── InvalidLibrary
     ├── TooLarge                a limit in the settings was passed
     │   ├── LineTooLong
@@ -33,6 +34,7 @@ message always names the next step.
     │   ├── Overloaded
     │   ├── ShuttingDown
     │   ├── EmbedderFailed
+    │   ├── EmbedderUnavailable
     │   └── StoreFailed
     └── Refused                 the server will not start or run like this
 """
@@ -84,6 +86,12 @@ class InvalidCursor(InvalidInput):
 
 class InvalidQuery(InvalidInput):
     code = "invalid_query"
+
+
+class InvalidFilter(InvalidInput):
+    """`fields["path"]` is the place in the filter, such as `$or[1].year.$gte`."""
+
+    code = "invalid_filter"
 
 
 class InvalidLibrary(InvalidInput):
@@ -171,6 +179,12 @@ class ShuttingDown(Unavailable):
 
 class EmbedderFailed(Unavailable):
     code = "embedder_failed"
+
+
+class EmbedderUnavailable(Unavailable):
+    """The embedder does not answer now, or not in time; it may a moment later."""
+
+    code = "embedder_unavailable"
 
 
 class StoreFailed(Unavailable):

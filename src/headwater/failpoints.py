@@ -15,6 +15,7 @@ NAMES = frozenset(
         "store.before_commit",  # rows written, transaction open
         "store.after_commit",  # durable, nobody told
         "changes.after_publish",  # in the ring, bell rung
+        "embedding.before_write",  # pending documents embedded, not yet written
         "ingest.before_result",  # committed, result line not yet sent
         "ingest.before_summary",  # all committed, summary not yet sent
         "view.before_manifest",  # segment files written, manifest not

@@ -37,6 +37,7 @@ EVENT_TYPES = (
     "document.added",
     "document.updated",
     "document.deleted",
+    "document.embedded",
     "chunk.added",
     "chunk.deleted",
     "index.rebuilt",
@@ -128,7 +129,8 @@ class Committed(msgspec.Struct, frozen=True, gc=False):
     """One write transaction, as followers at the head get it.
 
     It holds every change in (`after`, `through`]; whoever has read through `after` may take it
-    and is then at `through`. `vectors` covers every `added` span in `changes`.
+    and is then at `through`. `vectors` covers every `added` span in `changes`, except chunks that
+    have no vector yet.
     """
 
     after: Position
@@ -167,13 +169,30 @@ class Library(msgspec.Struct, frozen=True):
     created_us: int
     updated_us: int
     position: Position
+    pending: int = 0
+    """Documents that wait for their vectors."""
+
+
+class Pending(msgspec.Struct, frozen=True, gc=False):
+    """Why a document has no vectors yet: since when, after how many attempts, what the last said.
+
+    `due_us` is when it is tried again at the earliest; 0 when somebody asked for it.
+    """
+
+    since_us: int
+    attempts: int
+    due_us: int
+    code: str
+    detail: str
+    retryable: bool
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
     """A stored document. `row` is the store's key and rises in order of first insertion.
 
     `text` is the whole text when `form` is `text` and there is more than one chunk; with one
-    chunk the chunk's text is the document's. `chunks` names its chunk rows, in order.
+    chunk the chunk's text is the document's. `chunks` names its chunk rows, in order. `pending`
+    is there while some of them wait for their vectors.
     """
 
     row: int
@@ -187,6 +206,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     created_us: int
     updated_us: int
     position: Position
+    pending: Pending | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -246,7 +266,10 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
-    """What became of one draft. `position` is the change's, or the last one's when unchanged."""
+    """What became of one draft. `position` is the change's, or the last one's when unchanged.
+
+    `pending` says that the document waits for its vectors.
+    """
 
     id: str
     status: Status
@@ -255,6 +278,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     created_us: int
     updated_us: int
     position: Position
+    pending: bool = False
 
 
 def chunk_id(document_id: str, ordinal: int) -> str:

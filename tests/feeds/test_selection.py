@@ -28,7 +28,10 @@ def test_every_type_but_chunks_is_heard_by_default() -> None:
     ("text", "told"),
     [
         ("document.added", {"document.added"}),
-        ("document.*", {"document.added", "document.updated", "document.deleted"}),
+        (
+            "document.*",
+            {"document.added", "document.updated", "document.deleted", "document.embedded"},
+        ),
         (" batch.failed , library.* ,", {"batch.failed"} | {t for t in EVENT_TYPES if "lib" in t}),
         ("chunk.*", CHUNK_TYPES),
         ("*,chunk.added", STORED_TYPES | {"chunk.added"}),

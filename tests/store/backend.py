@@ -12,8 +12,17 @@ import anyio
 import numpy as np
 
 from headwater.clock import SystemClock
-from headwater.model import Committed, Draft, DraftChunk, Library, Position, Vectors
-from headwater.store.base import CreateLibrary, OnCommit, OnForeign, PutDocuments, Store
+from headwater.model import Committed, Document, Draft, DraftChunk, Library, Position, Vectors
+from headwater.store.base import (
+    CreateLibrary,
+    Embedding,
+    EmbedDocuments,
+    Missing,
+    OnCommit,
+    OnForeign,
+    PutDocuments,
+    Store,
+)
 
 DIMENSION = 4
 
@@ -119,3 +128,23 @@ def put(library: Library | int, *drafts: Draft, batch_id: str | None = None) -> 
     bodies: Sequence[str] = [chunk.text or "" for draft in drafts for chunk in draft.chunks]
     vectors = np.stack([vector(body) for body in bodies]) if bodies else np.empty((0, DIMENSION))
     return PutDocuments(number, drafts, vectors.astype(np.float32), batch_id)
+
+
+def put_pending(
+    library: Library | int, *drafts: Draft, lacking: Sequence[str] | None = None
+) -> PutDocuments:
+    """Without the vectors of the chunks that have a text of `lacking`; of all when None."""
+    command = put(library, *drafts)
+    texts = [chunk.text for draft in drafts for chunk in draft.chunks]
+    marks = np.array([lacking is None or text in lacking for text in texts], dtype=np.bool_)
+    vectors = command.vectors.copy()
+    vectors[marks] = -1  # must never be seen again
+    missing = Missing(marks, 1, 5, "embedder_unavailable", "no answer", True)
+    return PutDocuments(command.number, drafts, vectors, missing=missing)
+
+
+def embed(library: Library | int, *documents: Document, texts: Sequence[str]) -> EmbedDocuments:
+    """The vectors of documents that all have the chunks `texts`."""
+    number = library if isinstance(library, int) else library.number
+    matrix = np.stack([vector(text) for text in texts])
+    return EmbedDocuments(number, [Embedding(d.id, d.chunks, matrix) for d in documents])

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from store.backend import Backend, Opened, create, draft, put, vector
+from store.backend import Backend, Opened, create, draft, embed, put, put_pending, vector
 
 from headwater.errors import (
     CursorExpired,
@@ -20,21 +20,25 @@ from headwater.errors import (
     DocumentExists,
     DocumentNotFound,
     HeadwaterError,
+    InvalidInput,
     LibraryExists,
     LibraryNotFound,
     ShuttingDown,
     VersionMismatch,
 )
-from headwater.model import NOTHING, Change, Chunk, Document
+from headwater.model import NOTHING, Change, Chunk, Document, Pending
 from headwater.store.base import (
     Announce,
     BeginBatch,
+    DeferEmbedding,
     DeleteDocument,
     DeleteLibrary,
     EndBatch,
     FailOpenBatches,
     PatchDocument,
+    PutDocuments,
     Reader,
+    RedriveEmbedding,
     SweepLibraries,
     TrimLog,
     UpdateLibrary,
@@ -56,6 +60,8 @@ async def is_sound(opened: Opened) -> None:
         assert committed.changes[-1].position == committed.through
         rows = {added.first + i for added in committed.vectors for i in range(len(added.matrix))}
         for change in committed.changes:
+            if data(change).get("status") == "pending_embedding":
+                continue  # its chunks, or some of them, have no vector yet
             assert rows >= set(range(change.added.first, change.added.first + change.added.count))
     stored = {change.position: change for change in await whole_log(opened)}
     assert [stored.get(change.position, change) for change in told] == told
@@ -69,6 +75,12 @@ def documents_after(
 
 def chunks_of(documents: list[Document]) -> Callable[[Reader], list[list[Chunk]]]:
     return lambda reader: reader.chunks(documents, vectors=True)
+
+
+async def pending_of(opened: Opened) -> list[int]:
+    """How many documents are pending in the libraries that have such."""
+    libraries = await opened.store.read(lambda reader: reader.libraries_pending())
+    return [library.pending for library in libraries]
 
 
 def data(change: Change) -> dict[str, Any]:
@@ -312,6 +324,209 @@ class StoreContract:
             ((chunk,),) = await store.read(lambda r: r.chunks(changed, vectors=True))
             assert chunk.vector is not None
             assert chunk.vector.tolist() == vector("new").tolist()
+
+    async def test_a_pending_document_is_there_and_gets_its_vectors_later(
+        self, backend: Backend
+    ) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            number = library.number
+            opened.clock.us = 4_000_000_000_000_000
+            results = await store.write(
+                put_pending(library, draft("p", "a", "b"), draft("q", "c"), lacking=["a", "b"])
+            )
+            assert [(each.status, each.pending) for each in results] == [
+                ("created", True),
+                ("created", False),
+            ]
+            (waiting,) = await store.read(
+                lambda r: r.pending_documents(number, after_row=0, limit=9)
+            )
+            assert waiting.pending == Pending(
+                opened.clock.us, 1, 5, "embedder_unavailable", "no answer", True
+            )
+            assert await store.read(lambda r: r.document(number, "p")) == waiting
+            other = await store.read(lambda r: r.document(number, "q"))
+            assert other is not None
+            assert other.pending is None
+            rows, _ = await store.read(lambda r: r.vectors_after(number, 0, 9))
+            assert rows.tolist() == [other.chunks.first]
+            assert await pending_of(opened) == [1]
+            await is_sound(opened)
+
+            positions = await store.write(embed(library, waiting, texts=["a", "b"]))
+            done = await store.read(lambda r: r.document(number, "p"))
+            assert done is not None
+            assert (done.pending, done.version, done.position) == (None, 1, positions[0])
+            assert done.chunks.first > other.chunks.first
+            assert done.chunks.count == 2
+            ((one, two),) = await store.read(chunks_of([done]))
+            assert (one.text, two.text, one.metadata) == ("a", "b", b'{"page":1}')
+            assert two.vector is not None
+            assert two.vector.tolist() == vector("b").tolist()
+            added, _, embedded = (await whole_log(opened))[1:]
+            assert data(added)["status"] == "pending_embedding"
+            assert embedded.type == "document.embedded"
+            assert (embedded.removed, embedded.added) == (waiting.chunks, done.chunks)
+            assert data(embedded) == {
+                key: value for key, value in data(added).items() if key != "status"
+            }
+            told = opened.commits[-1].vectors
+            assert [(each.first, len(each.matrix)) for each in told] == [(done.chunks.first, 2)]
+            assert await pending_of(opened) == []
+            assert await store.write(embed(library, waiting, texts=["a", "b"])) == [None]
+            assert await store.write(embed(library, done, texts=["a", "b"])) == [None]
+            await is_sound(opened)
+
+    async def test_a_pending_document_may_have_some_vectors(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            await store.write(put_pending(library, draft("p", "a", "b", "c"), lacking=["b"]))
+            document = await store.read(lambda r: r.document(library.number, "p"))
+            assert document is not None
+            first = document.chunks.first
+            rows, vectors = await store.read(lambda r: r.vectors_after(library.number, 0, 9))
+            assert rows.tolist() == [first, first + 2]
+            assert vectors.tolist() == [vector("a").tolist(), vector("c").tolist()]
+            assert [(each.first, len(each.matrix)) for each in opened.commits[-1].vectors] == [
+                (first, 1),
+                (first + 2, 1),
+            ]
+            await is_sound(opened)
+
+    async def test_a_pending_document_lives_on(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            number = library.number
+
+            async def stored(id: str) -> Document:
+                document = await store.read(lambda reader: reader.document(number, id))
+                assert document is not None
+                return document
+
+            ids = ("patched", "replaced", "pending", "deleted")
+            await store.write(put_pending(library, *(draft(id, "a") for id in ids)))
+            before = {id: await stored(id) for id in ids}
+
+            # Changed around its chunks it waits on, and the vectors still fit.
+            await store.write(PatchDocument(number, "patched", title="T"))
+            change = (await whole_log(opened))[-1]
+            assert data(change)["status"] == "pending_embedding"
+            # With a new body the old one's vectors come too late.
+            (new,) = await store.write(put(library, draft("replaced", "b")))
+            assert not new.pending
+            (new,) = await store.write(put_pending(library, draft("pending", "b")))
+            assert new.pending
+            await store.write(DeleteDocument(number, "deleted"))
+            assert await pending_of(opened) == [2]
+            positions = await store.write(embed(library, *before.values(), texts=["a"]))
+            assert [position is None for position in positions] == [False, True, True, True]
+            assert (await stored("patched")).title == "T"
+            assert (await stored("pending")).pending is not None
+            assert await pending_of(opened) == [1]
+            await is_sound(opened)
+
+            await store.write(put_pending(library, draft("gone", "a")))
+            await store.write(DeleteLibrary(number))
+            assert await pending_of(opened) == []
+            assert not await store.write(SweepLibraries(10))
+            await is_sound(opened)
+
+    async def test_what_is_put_again_unchanged_is_due_at_once(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            (first,) = await store.write(put_pending(library, draft("p", "a")))
+
+            async def due_us() -> int:
+                (document,) = await store.read(lambda r: r.due_documents(library.number, limit=9))
+                assert document.pending is not None
+                return document.pending.due_us
+
+            (same,) = await store.write(put_pending(library, draft("p", "a")))
+            assert (same.status, same.pending, same.position) == ("unchanged", True, first.position)
+            assert await due_us() == 5
+            (same,) = await store.write(put(library, draft("p", "a")))
+            assert (same.status, same.pending) == ("unchanged", True)
+            assert await due_us() == 0
+            (retitled,) = await store.write(put_pending(library, draft("p", "a", title="T")))
+            assert (retitled.status, retitled.pending) == ("updated", True)
+            # What has its vectors keeps them, whatever its embedder does now.
+            await store.write(put(library, draft("q", "a")))
+            (kept,) = await store.write(put_pending(library, draft("q", "a", title="T")))
+            assert (kept.status, kept.pending) == ("updated", False)
+            await is_sound(opened)
+
+    async def test_one_command_may_put_a_document_with_and_without_vectors(
+        self, backend: Backend
+    ) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            results = await store.write(
+                put_pending(
+                    library,
+                    draft("x", "a"),
+                    draft("x", "b"),
+                    draft("y", "b"),
+                    draft("y", "a"),
+                    draft("z", "a"),
+                    draft("z", "a"),
+                    lacking=["a"],
+                )
+            )
+            assert [each.pending for each in results] == [True, False, False, True, True, True]
+            assert await pending_of(opened) == [2]
+            await is_sound(opened)
+
+    async def test_attempts_are_counted_and_driven_anew(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            number = library.number
+            assert await store.write(RedriveEmbedding(number)) == 0
+            await store.write(put_pending(library, *(draft(f"d{i}", "a") for i in range(3))))
+            commits = len(opened.commits)
+
+            async def due() -> list[Document]:
+                return await store.read(lambda reader: reader.due_documents(number, limit=9))
+
+            first, *_ = await due()
+            await store.write(
+                DeferEmbedding(number, [first.row], 99, "embedder_failed", "no", False)
+            )
+            *_, last = await due()
+            assert last.id == first.id
+            assert last.pending is not None
+            assert last.pending == Pending(
+                last.pending.since_us, 2, 99, "embedder_failed", "no", False
+            )
+            assert await store.write(RedriveEmbedding(number)) == 3
+            assert [d.pending.due_us for d in await due() if d.pending] == [0, 0, 0]
+            assert [d.id for d in await due()] == ["d0", "d1", "d2"]
+            assert len(opened.commits) == commits
+            with pytest.raises(LibraryNotFound):
+                await store.write(RedriveEmbedding(10**6))
+            await is_sound(opened)
+
+    async def test_a_wrong_shape_of_vectors_embeds_nothing(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            await store.write(put_pending(library, draft("p", "a")))
+            document = await store.read(lambda r: r.document(library.number, "p"))
+            assert document is not None
+            with pytest.raises(DimensionMismatch):
+                await store.write(embed(library, document, texts=["a", "b"]))
+            command = put_pending(library, draft("q", "a", "b"))
+            assert command.missing is not None
+            with pytest.raises(InvalidInput):
+                await store.write(
+                    PutDocuments(
+                        library.number,
+                        [draft("q", "a")],
+                        command.vectors[:1],
+                        missing=command.missing,
+                    )
+                )
+            assert await pending_of(opened) == [1]
+            await is_sound(opened)
 
     async def test_a_deleted_library_is_gone_at_once_and_swept_later(
         self, backend: Backend

@@ -101,7 +101,7 @@ def _chunk_counts(type: str, facts: _Expansion) -> tuple[tuple[str, int], tuple[
         return ("chunk.deleted", 0), ("chunk.added", facts.num_chunks)
     if type == "document.deleted":
         return ("chunk.deleted", facts.num_chunks), ("chunk.added", 0)
-    if facts.chunks_kept:
+    if facts.chunks_kept or type == "document.embedded":
         return ("chunk.deleted", 0), ("chunk.added", 0)
     return ("chunk.deleted", facts.previous_num_chunks), ("chunk.added", facts.num_chunks)
 

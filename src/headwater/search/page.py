@@ -13,7 +13,7 @@ from headwater.search.rowsets import spelled_out
 from headwater.store.base import Reader
 
 DELETED = "library.deleted"
-_TYPES = ("document.added", "document.updated", "document.deleted", DELETED)
+_TYPES = ("document.added", "document.updated", "document.embedded", "document.deleted", DELETED)
 
 _PAGE_CHANGES = 1_000
 _PAGE_ROWS = 8_192

@@ -25,6 +25,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import anyio.abc
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from headwater.model import (
     Change,
@@ -37,6 +39,7 @@ from headwater.model import (
     Passage,
     Position,
     Rows,
+    Span,
     Vectors,
 )
 
@@ -102,6 +105,22 @@ class SweepLibraries:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """Chunks that have no vector yet, and why.
+
+    `chunks` is bool, (chunks of the command,): True where the row of `vectors` means nothing.
+    `attempts`, `due_us` and the reason are those of `model.Pending`.
+    """
+
+    chunks: NDArray[np.bool_]
+    attempts: int
+    due_us: int
+    code: str
+    detail: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PutDocuments:
     """→ `list[Written | HeadwaterError]`, one per draft, in order. Upserts.
 
@@ -109,12 +128,64 @@ class PutDocuments:
     (`unchanged`). A draft with the stored `body_hash` keeps its chunks and their vectors. Several
     drafts may have one id: each sees the effect of those before it. `vectors` has a row per
     chunk, all drafts' chunks in order. Raises `LibraryNotFound` as a whole.
+
+    A document with chunks that are `missing` their vector is pending until `EmbedDocuments`, and
+    its changes say `"status":"pending_embedding"`. One that is put again with its body unchanged,
+    and now with vectors, stays pending and is due at once.
     """
 
     number: int
     drafts: Sequence[Draft]
     vectors: Vectors
     batch_id: str | None = None
+    missing: Missing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vectors of a document whose chunks are still `chunks`: float32, (chunks, dimension)."""
+
+    id: str
+    chunks: Span
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedDocuments:
+    """→ `list[Position | None]`, one per item: None where the document is not pending any more,
+    has other chunks by now, or is gone.
+
+    Change `document.embedded`: the chunks move to new rows, as views take rising rows only. The
+    version stays. Several items must have different ids. Raises `LibraryNotFound`.
+    """
+
+    number: int
+    items: Sequence[Embedding]
+
+
+@dataclass(frozen=True, slots=True)
+class DeferEmbedding:
+    """→ `None`. One more attempt has failed for the documents that are still pending.
+
+    `documents` are their rows. No change row. Raises `LibraryNotFound`.
+    """
+
+    number: int
+    documents: Sequence[int]
+    due_us: int
+    code: str
+    detail: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveEmbedding:
+    """→ `int`: how many documents are pending; all are due at once, with `due_us` 0.
+
+    No change row. Raises `LibraryNotFound`.
+    """
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +275,9 @@ Command: TypeAlias = (
     | DeleteLibrary
     | SweepLibraries
     | PutDocuments
+    | EmbedDocuments
+    | DeferEmbedding
+    | RedriveEmbedding
     | PatchDocument
     | DeleteDocument
     | BeginBatch
@@ -270,6 +344,10 @@ class Reader(ABC):
         """By rising `number`, those with `number` > `after`."""
 
     @abstractmethod
+    def libraries_pending(self) -> list[Library]:
+        """Those with pending documents, by rising `number`."""
+
+    @abstractmethod
     def document(self, number: int, id: str) -> Document | None: ...
 
     @abstractmethod
@@ -289,6 +367,14 @@ class Reader(ABC):
 
         With `changed_after`, only documents whose last change is newer than that position.
         """
+
+    @abstractmethod
+    def pending_documents(self, number: int, *, after_row: int, limit: int) -> list[Document]:
+        """The pending ones, by rising `row`."""
+
+    @abstractmethod
+    def due_documents(self, number: int, *, limit: int) -> list[Document]:
+        """The pending ones that are due first, soonest first, whether due yet or not."""
 
     @abstractmethod
     def body_hashes(self, number: int, ids: Collection[str]) -> dict[str, bytes]:

@@ -47,10 +47,29 @@ _CHECKS = (
         "JOIN libraries l ON l.number = c.library WHERE length(c.vector) <> 4 * l.dimension",
     ),
     (
+        "library {0} counts {1} pending documents and has {2}",
+        "SELECT l.id, l.pending, count(p.document) AS real FROM libraries l "
+        "LEFT JOIN pending p ON p.library = l.number WHERE l.deleted_us IS NULL "
+        "GROUP BY l.number HAVING l.pending <> real",
+    ),
+    (
+        "row {0} is pending and is no document with a chunk that has no vector",
+        "SELECT p.document FROM pending p LEFT JOIN documents d "
+        "ON d.row = p.document AND d.library = p.library "
+        "WHERE d.row IS NULL OR NOT EXISTS (SELECT 1 FROM chunks c WHERE c.vector IS NULL "
+        "AND c.row BETWEEN d.first_chunk AND d.first_chunk + d.num_chunks - 1)",
+    ),
+    (
+        "chunk {0} has no vector, and its document is not pending",
+        "SELECT c.row FROM chunks c LEFT JOIN pending p ON p.document = c.document "
+        "WHERE c.vector IS NULL AND p.document IS NULL",
+    ),
+    (
         "document {0!r} was last changed at {1}, where the log tells of no such change",
         "SELECT d.id, d.position FROM documents d JOIN libraries l ON l.number = d.library "
         "LEFT JOIN changes h ON h.position = d.position AND h.subject = d.id "
-        "AND h.library_id = l.id AND h.type IN ('document.added', 'document.updated') "
+        "AND h.library_id = l.id AND h.type IN "
+        "('document.added', 'document.updated', 'document.embedded') "
         "WHERE h.position IS NULL "
         "AND d.position > (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'trimmed')",
     ),

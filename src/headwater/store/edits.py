@@ -8,7 +8,7 @@ from headwater.errors import DocumentNotFound
 from headwater.model import NOTHING, Position, Written
 from headwater.store.base import UNSET, DeleteDocument, PatchDocument
 from headwater.store.puts import Held, count, held, remove_chunks, save, version_mismatch
-from headwater.store.records import canonical, decode, document_data
+from headwater.store.records import PENDING_STATUS, canonical, decode, document_data
 from headwater.store.transaction import Transaction
 
 
@@ -30,7 +30,7 @@ def patch_document(tx: Transaction, command: PatchDocument) -> Written:
         document.num_chunks,
         document.version,
         metadata,
-        b',"chunks_kept":true',
+        b',"chunks_kept":true' + (PENDING_STATUS if document.pending else b""),
     )
     document.position = tx.change(
         "document.updated", library.id, document.id, data, kept=document.span
@@ -48,7 +48,9 @@ def delete_document(tx: Transaction, command: DeleteDocument) -> Position:
     )
     tx.db.execute("DELETE FROM documents WHERE row = ?", [document.row])
     remove_chunks(tx, [chunks])
-    count(tx, library.number, -1, -chunks.count)
+    if document.pending:
+        tx.db.execute("DELETE FROM pending WHERE document = ?", [document.row])
+    count(tx, library.number, -1, -chunks.count, -int(document.pending))
     return tx.change("document.deleted", library.id, document.id, data, NOTHING, chunks)
 
 

@@ -20,9 +20,9 @@ from headwater.errors import (
 )
 from headwater.model import NOTHING, AddedVectors, Draft, Library, Span, Written
 from headwater.store import schema
-from headwater.store.base import PutDocuments
+from headwater.store.base import Missing, PutDocuments
 from headwater.store.connection import Rows, in_lists, listed
-from headwater.store.records import document_data, encode
+from headwater.store.records import PENDING_STATUS, document_data, encode
 from headwater.store.transaction import Transaction
 
 _COLUMNS = schema.documents.columns.keys()
@@ -36,6 +36,17 @@ _CHANGED = Rows(
     ),
 )
 _CHUNKS = Rows("chunks", schema.chunks.columns.keys())
+_PENDING_COLUMNS = schema.pending.columns.keys()
+_PENDING = Rows(
+    "pending",
+    _PENDING_COLUMNS,
+    "ON CONFLICT (document) DO UPDATE SET "
+    + ", ".join(
+        f"{name} = excluded.{name}"
+        for name in _PENDING_COLUMNS
+        if name not in ("document", "library")
+    ),
+)
 
 
 class Held:
@@ -49,6 +60,7 @@ class Held:
         "id",
         "metadata",
         "num_chunks",
+        "pending",
         "position",
         "row",
         "text",
@@ -86,6 +98,7 @@ class Held:
         self.updated_us = updated_us
         self.position = position
         self.text = text
+        self.pending = False
 
     @property
     def span(self) -> Span:
@@ -120,6 +133,7 @@ class Held:
             self.created_us,
             self.updated_us,
             self.position,
+            self.pending,
         )
 
 
@@ -136,6 +150,14 @@ def held(tx: Transaction, library: int, ids: Sequence[str]) -> dict[str, Held]:
             [library, *values],
         ).fetchall():
             found[row[1]] = Held(*row)
+    if found and tx.library(library).pending:
+        by_row = {document.row: document for document in found.values()}
+        for rows in in_lists(list(by_row)):
+            marks, values = listed(rows)
+            for (row,) in tx.db.execute(
+                f"SELECT document FROM pending WHERE document IN ({marks})", values
+            ).fetchall():
+                by_row[row].pending = True
     return found
 
 
@@ -147,14 +169,15 @@ def save(tx: Transaction, library: int, documents: Sequence[Held]) -> None:
     _CHANGED.insert(tx.db, values)
 
 
-def count(tx: Transaction, library: int, documents: int, chunks: int) -> None:
+def count(tx: Transaction, library: int, documents: int, chunks: int, pending: int = 0) -> None:
     """Move the library's counters."""
-    if documents or chunks:
+    if documents or chunks or pending:
         tx.db.execute(
-            "UPDATE libraries SET documents = documents + ?, chunks = chunks + ? WHERE number = ?",
-            [documents, chunks, library],
+            "UPDATE libraries SET documents = documents + ?, chunks = chunks + ?, "
+            "pending = pending + ? WHERE number = ?",
+            [documents, chunks, pending, library],
         )
-        tx.count_on(library, documents, chunks)
+        tx.count_on(library, documents, chunks, pending)
 
 
 def remove_chunks(tx: Transaction, spans: Sequence[Span]) -> None:
@@ -192,6 +215,13 @@ class _Put:
             raise InvalidInput(
                 f"{total} chunks came with {self.matrix.shape[0]} vectors; send one for each"
             )
+        self.missing = command.missing
+        if self.missing is not None and self.missing.chunks.shape != (total,):
+            raise InvalidInput(
+                f"{total} chunks came with marks of shape {self.missing.chunks.shape} for those "
+                "without a vector; send one for each"
+            )
+        self.lacks: list[bool] = [] if self.missing is None else self.missing.chunks.tolist()
         self.bytes = self.matrix.data.cast("B") if self.matrix.size else memoryview(b"")
         self.stride = library.dimension * 4
         self.tail = b"" if command.batch_id is None else b',"batch_id":' + encode(command.batch_id)
@@ -202,6 +232,10 @@ class _Put:
         self.chunk_values: list[Any] = []
         self.removed: list[Span] = []
         self.chunk_count = 0
+        # Rows of the documents that began to wait, or wait no more; and those to be tried again.
+        self.waits: dict[int, bool] = {}
+        self.again: list[int] = []
+        self.pending_count = 0
         # Where runs of stored chunks begin: (row, index in the matrix, length).
         self.runs: list[list[int]] = []
 
@@ -219,6 +253,7 @@ class _Put:
             and old.title == draft.title
             and old.form == draft.form
         ):
+            self._try_again(draft, at, old)
             return old.written("unchanged")
         if draft.must_be_new:
             return DocumentExists(
@@ -232,7 +267,9 @@ class _Put:
         tx = self.tx
         row = tx.take_document()
         added = self._store_chunks(draft, at, row)
-        data = document_data(draft.id, draft.title, added.count, 1, draft.metadata, self.tail)
+        pending = self._is_missing(draft, at)
+        tail = PENDING_STATUS + self.tail if pending else self.tail
+        data = document_data(draft.id, draft.title, added.count, 1, draft.metadata, tail)
         position = tx.change("document.added", self.library.id, draft.id, data, added)
         document = Held(
             row,
@@ -249,6 +286,8 @@ class _Put:
             position,
             draft.text,
         )
+        if pending:
+            self._mark(document, True)
         self.current[draft.id] = self.new[draft.id] = document
         self.chunk_count += added.count
         return document.written("created")
@@ -259,6 +298,7 @@ class _Put:
         if keep:
             kept = old.span
             tail = b',"chunks_kept":true' + self.tail
+            self._try_again(draft, at, old)
         else:
             removed = old.span
             tail = b',"previous_num_chunks":%d%b' % (old.num_chunks, self.tail)
@@ -268,6 +308,9 @@ class _Put:
             self.chunk_count += added.count - removed.count
             old.first, old.num_chunks = added.first, added.count
             old.body_hash = draft.body_hash
+            self._mark(old, self._is_missing(draft, at))
+        if old.pending:
+            tail = PENDING_STATUS + tail
         old.version += 1
         old.title, old.form, old.text = draft.title, draft.form, draft.text
         old.metadata = draft.metadata
@@ -282,6 +325,20 @@ class _Put:
             self.changed[draft.id] = old
         return old.written("updated")
 
+    def _is_missing(self, draft: Draft, at: int) -> bool:
+        return self.missing is not None and any(self.lacks[at : at + len(draft.chunks)])
+
+    def _mark(self, document: Held, pending: bool) -> None:
+        """Its chunks are new: do they wait for vectors? They may have before."""
+        if pending or document.pending:
+            self.pending_count += pending - document.pending
+            document.pending = self.waits[document.row] = pending
+
+    def _try_again(self, draft: Draft, at: int, document: Held) -> None:
+        """What keeps its chunks waits on; but the embedder is at work, so not for long."""
+        if document.pending and not self._is_missing(draft, at):
+            self.again.append(document.row)
+
     def _store_chunks(self, draft: Draft, at: int, document: int) -> Span:
         chunks = draft.chunks
         if not chunks:
@@ -294,6 +351,7 @@ class _Put:
             self.bytes,
         )
         begin = at * stride
+        lacks = self.lacks
         for ordinal, chunk in enumerate(chunks):
             values += (
                 row,
@@ -304,16 +362,24 @@ class _Put:
                 chunk.end,
                 chunk.metadata,
                 chunk.text,
-                source[begin : begin + stride],
+                None if lacks and lacks[at + ordinal] else source[begin : begin + stride],
             )
             row += 1
             begin += stride
+        if not lacks:
+            self._add_run(first, at, len(chunks))
+        else:
+            for ordinal in range(len(chunks)):
+                if not lacks[at + ordinal]:
+                    self._add_run(first + ordinal, at + ordinal, 1)
+        return Span(first, len(chunks))
+
+    def _add_run(self, first: int, at: int, length: int) -> None:
         run = self.runs[-1] if self.runs else None
         if run is not None and run[0] + run[2] == first and run[1] + run[2] == at:
-            run[2] += len(chunks)
+            run[2] += length
         else:
-            self.runs.append([first, at, len(chunks)])
-        return Span(first, len(chunks))
+            self.runs.append([first, at, length])
 
     def write(self) -> None:
         tx, number = self.tx, self.library.number
@@ -324,9 +390,32 @@ class _Put:
         save(tx, number, list(self.changed.values()))
         _CHUNKS.insert(tx.db, self.chunk_values)
         remove_chunks(tx, self.removed)  # after the inserts: a draft may replace one before it
-        count(tx, number, len(self.new), self.chunk_count)
+        self._write_pending()
+        count(tx, number, len(self.new), self.chunk_count, self.pending_count)
         for first, at, length in self.runs:
             tx.add_vectors(AddedVectors(self.library.id, first, self.matrix[at : at + length]))
+
+    def _write_pending(self) -> None:
+        tx, missing = self.tx, self.missing
+        values: list[Any] = []
+        for row, waits in self.waits.items():
+            if not waits:
+                tx.db.execute("DELETE FROM pending WHERE document = ?", [row])
+            elif missing is not None:
+                values += (row, self.library.number, tx.at_us, *_reason(missing))
+        _PENDING.insert(tx.db, values)
+        for row in self.again:
+            tx.db.execute("UPDATE pending SET due_us = 0 WHERE document = ?", [row])
+
+
+def _reason(missing: Missing) -> tuple[Any, ...]:
+    return (
+        missing.attempts,
+        missing.due_us,
+        missing.code,
+        missing.detail,
+        int(missing.retryable),
+    )
 
 
 def version_mismatch(id: str, wanted: int, old: Held | None) -> VersionMismatch:

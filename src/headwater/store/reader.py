@@ -63,10 +63,18 @@ _LIBRARIES = schema.compiled(
     .limit(bindparam("limit"))
     .offset(literal_column("0"))
 )
+_LIBRARIES_PENDING = schema.compiled(
+    _visible_libraries().where(_table.pending > literal_column("0")).order_by(_table.number)
+)
 # CROSS JOIN keeps SQLite's planner to this order of the tables.
 _DOCUMENTS = (
     f"SELECT {DOCUMENT_COLUMNS} FROM libraries l CROSS JOIN documents d "
+    "LEFT JOIN pending p ON p.document = d.row "
     "WHERE l.number = ? AND l.deleted_us IS NULL AND d.library = l.number "
+)
+_PENDING = (
+    f"SELECT {DOCUMENT_COLUMNS} FROM libraries l CROSS JOIN pending p CROSS JOIN documents d "
+    "WHERE l.number = ? AND l.deleted_us IS NULL AND p.library = l.number AND d.row = p.document "
 )
 _VISIBLE = "CROSS JOIN libraries l WHERE l.number = c.library AND l.deleted_us IS NULL "
 
@@ -131,6 +139,9 @@ class SqliteReader(Reader):
         rows = self._db.execute(_LIBRARIES, {"after": after, "limit": limit}).fetchall()
         return [library_of(row) for row in rows]
 
+    def libraries_pending(self) -> list[Library]:
+        return [library_of(row) for row in self._db.execute(_LIBRARIES_PENDING).fetchall()]
+
     def document(self, number: int, id: str) -> Document | None:
         return self.documents_by_id(number, [id]).get(id)
 
@@ -165,6 +176,21 @@ class SqliteReader(Reader):
         return documents_of(
             self._db.execute(
                 f"{_DOCUMENTS} {where} ORDER BY d.row LIMIT ?", [*values, limit]
+            ).fetchall()
+        )
+
+    def pending_documents(self, number: int, *, after_row: int, limit: int) -> list[Document]:
+        return documents_of(
+            self._db.execute(
+                f"{_PENDING} AND p.document > ? ORDER BY p.document LIMIT ?",
+                [number, after_row, limit],
+            ).fetchall()
+        )
+
+    def due_documents(self, number: int, *, limit: int) -> list[Document]:
+        return documents_of(
+            self._db.execute(
+                f"{_PENDING} ORDER BY p.due_us, p.document LIMIT ?", [number, limit]
             ).fetchall()
         )
 

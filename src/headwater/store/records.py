@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from headwater.model import NOTHING, Change, Chunk, Document, Library, Span, Vectors
+from headwater.model import NOTHING, Change, Chunk, Document, Library, Pending, Span, Vectors
 from headwater.store import schema
 
 encode: Final = msgspec.json.Encoder().encode
@@ -21,8 +21,11 @@ LIBRARY_COLUMNS = [column for column in schema.libraries.columns if column.name 
 
 DOCUMENT_COLUMNS = (
     "d.row, d.id, d.version, d.title, d.form, d.text, d.metadata, d.first_chunk, d.num_chunks, "
-    "d.created_us, d.updated_us, d.position"
+    "d.created_us, d.updated_us, d.position, "
+    "p.since_us, p.attempts, p.due_us, p.code, p.detail, p.retryable"
 )
+PENDING_STATUS: Final = b',"status":"pending_embedding"'
+"""A further member of the data of a pending document's changes."""
 CHANGE_COLUMNS = (
     "position, at_us, type, library_id, subject, data, "
     "added_first, added_count, removed_first, removed_count, kept_first, kept_count"
@@ -39,8 +42,42 @@ def library_of(row: tuple[Any, ...]) -> Library:
 def documents_of(rows: list[Any]) -> list[Document]:
     """From `DOCUMENT_COLUMNS`."""
     return [
-        Document(row, id, version, title, form, text, metadata, Span(first, count), *rest)
-        for row, id, version, title, form, text, metadata, first, count, *rest in rows
+        Document(
+            row,
+            id,
+            version,
+            title,
+            form,
+            text,
+            metadata,
+            Span(first, count),
+            created_us,
+            updated_us,
+            position,
+            None
+            if since_us is None
+            else Pending(since_us, attempts, due_us, code, detail, bool(retryable)),
+        )
+        for (
+            row,
+            id,
+            version,
+            title,
+            form,
+            text,
+            metadata,
+            first,
+            count,
+            created_us,
+            updated_us,
+            position,
+            since_us,
+            attempts,
+            due_us,
+            code,
+            detail,
+            retryable,
+        ) in rows
     ]
 
 

@@ -56,6 +56,7 @@ libraries = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
+    Column("pending", BigInteger, nullable=False),
     Column("deleted_us", BigInteger),
     sqlite_autoincrement=True,
 )
@@ -99,6 +100,22 @@ chunks = Table(
     sqlite_autoincrement=True,
 )
 """A document's rows are consecutive. `vector` comes last: what reads the rest never touches it."""
+
+pending = Table(
+    "pending",
+    metadata,
+    Column("document", Key, primary_key=True),
+    Column("library", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_us", BigInteger, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("retryable", Integer, nullable=False),
+    Index("pending_library", "library", "document"),
+    Index("pending_due", "library", "due_us", "document"),
+)
+"""The documents with chunks that have no vector yet. A table apart: mostly it is empty."""
 
 changes = Table(
     "changes",

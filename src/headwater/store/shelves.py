@@ -80,6 +80,7 @@ def create_library(tx: Transaction, command: CreateLibrary) -> Library:
         created_us=tx.at_us,
         updated_us=tx.at_us,
         position=tx.position + 1,
+        pending=0,
     )
     row = msgspec.structs.asdict(library) | {"metadata": canonical(command.metadata)}
     del row["number"]
@@ -143,9 +144,9 @@ def sweep_libraries(tx: Transaction, command: SweepLibraries) -> bool:
     ).fetchall()
     if rows:
         remove_chunks(tx, [Span(first, count) for _, first, count in rows])
-        tx.db.execute(
-            "DELETE FROM documents WHERE library = ? AND row <= ?", [library, rows[-1][0]]
-        )
+        through = [library, rows[-1][0]]
+        tx.db.execute("DELETE FROM documents WHERE library = ? AND row <= ?", through)
+        tx.db.execute("DELETE FROM pending WHERE library = ? AND document <= ?", through)
     if len(rows) == command.limit:
         return True
     tx.db.execute("DELETE FROM libraries WHERE number = ?", [library])

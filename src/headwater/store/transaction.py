@@ -88,7 +88,7 @@ class Transaction:
         """After a library's row has changed."""
         self._libraries.clear()
 
-    def count_on(self, number: int, documents: int, chunks: int) -> None:
+    def count_on(self, number: int, documents: int, chunks: int, pending: int) -> None:
         """Keep the library's counters right after they were moved in the database."""
         library = self._libraries.get(number)
         if library is not None:
@@ -96,6 +96,7 @@ class Transaction:
                 library,
                 documents=library.documents + documents,
                 chunks=library.chunks + chunks,
+                pending=library.pending + pending,
             )
 
     def take_document(self) -> int:

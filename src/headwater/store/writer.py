@@ -20,6 +20,7 @@ from headwater.model import Committed, Position
 from headwater.store import base
 from headwater.store.connection import failed
 from headwater.store.edits import delete_document, patch_document
+from headwater.store.embeds import defer_embedding, embed_documents, redrive_embedding
 from headwater.store.puts import put_documents
 from headwater.store.shelves import (
     create_library,
@@ -49,6 +50,9 @@ _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
     base.DeleteLibrary: delete_library,
     base.SweepLibraries: sweep_libraries,
     base.PutDocuments: put_documents,
+    base.EmbedDocuments: embed_documents,
+    base.DeferEmbedding: defer_embedding,
+    base.RedriveEmbedding: redrive_embedding,
     base.PatchDocument: patch_document,
     base.DeleteDocument: delete_document,
     base.BeginBatch: begin_batch,
@@ -159,11 +163,17 @@ class Writer:
             self._db.execute("ROLLBACK")
 
 
+def _weight(command: Any) -> int:
+    if isinstance(command, base.PutDocuments):
+        return len(command.drafts)
+    return len(command.items) if isinstance(command, base.EmbedDocuments) else 1
+
+
 def _groups(commands: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """`commands` in order, cut so that no group puts too many documents."""
     start = drafts = 0
     for index, command in enumerate(commands):
-        weight = len(command.drafts) if isinstance(command, base.PutDocuments) else 1
+        weight = _weight(command)
         if index > start and drafts + weight > _MAX_DRAFTS:
             yield commands[start:index]
             start, drafts = index, 0

@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger, nullable=False),
         sa.Column("updated_us", sa.BigInteger, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("pending", sa.BigInteger, nullable=False),
         sa.Column("deleted_us", sa.BigInteger),
         sqlite_autoincrement=True,
     )
@@ -71,6 +72,19 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("chunks_library", "chunks", ["library"])
+    op.create_table(
+        "pending",
+        sa.Column("document", key, primary_key=True),
+        sa.Column("library", sa.BigInteger, nullable=False),
+        sa.Column("since_us", sa.BigInteger, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("due_us", sa.BigInteger, nullable=False),
+        sa.Column("code", sa.Text, nullable=False),
+        sa.Column("detail", sa.Text, nullable=False),
+        sa.Column("retryable", sa.Integer, nullable=False),
+    )
+    op.create_index("pending_library", "pending", ["library", "document"])
+    op.create_index("pending_due", "pending", ["library", "due_us", "document"])
     op.create_table(
         "changes",
         sa.Column("position", key, primary_key=True),
