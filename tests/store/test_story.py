@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store.backend import Opened, create, draft, put, vector
+from store.backend import DIMENSION, Opened, create, draft, put, put_pending, vector
 from store.contract import chunks_of, documents_after, is_sound, whole_log
 from store.test_sqlite import SqliteBackend
 
@@ -32,10 +33,19 @@ from headwater.errors import (
 )
 from headwater.model import Library
 from headwater.settings import StoreSettings
-from headwater.store.base import DeleteDocument, DeleteLibrary, PatchDocument, SweepLibraries
+from headwater.store.base import (
+    DeleteDocument,
+    DeleteLibrary,
+    Embedding,
+    EmbedDocuments,
+    PatchDocument,
+    SweepLibraries,
+)
 from headwater.store.migrate import prepare
 
 NAMES = ("one", "two")
+LACKING = "xy"
+"""Chunks with these texts have no vector in a "put pending"."""
 METADATA = (b'{"lang":"en"}', b'{"lang":"sv","n":1}')
 
 name = st.sampled_from(NAMES)
@@ -62,6 +72,8 @@ drafts = st.lists(
 step = st.one_of(
     st.tuples(st.just("put"), name, drafts),
     st.tuples(st.just("put"), name, drafts),
+    st.tuples(st.just("put pending"), name, drafts),
+    st.tuples(st.just("embed"), name, id),
     st.tuples(st.just("patch"), name, id, st.sampled_from(["T", "U"])),
     st.tuples(st.just("delete"), name, id),
     st.tuples(st.just("delete library"), name),
@@ -79,15 +91,17 @@ class Expected:
     title: str | None
     metadata: Any
     bodies: tuple[str, ...]
+    pending: bool = False
 
 
 Model = dict[str, dict[str, Expected]]
 
 
-def expect_put(documents: dict[str, Expected], d: Any) -> object:
+def expect_put(documents: dict[str, Expected], d: Any, lacking: str = "") -> object:
     bodies = tuple(chunk.text for chunk in d.chunks)
     old = documents.get(d.id)
-    new = Expected(old.version + 1 if old else 1, d.title, json.loads(d.metadata), bodies)
+    pending = old.pending if old and old.bodies == bodies else any(b in lacking for b in bodies)
+    new = Expected(old.version + 1 if old else 1, d.title, json.loads(d.metadata), bodies, pending)
     if d.if_version is not None and (old is None or old.version != d.if_version):
         return VersionMismatch
     if old is not None and (old.title, old.metadata, old.bodies) == (
@@ -114,6 +128,8 @@ def expect(model: Model, action: tuple[Any, ...]) -> object:
             return LibraryNotFound
         case ("put", name, drafts):
             return [expect_put(model[name], each) for each in drafts]
+        case ("put pending", name, drafts):
+            return [expect_put(model[name], each, LACKING) for each in drafts]
         case ("patch", name, id, title):
             if id not in model[name]:
                 return DocumentNotFound
@@ -138,6 +154,8 @@ def command(action: tuple[Any, ...], numbers: dict[str, int]) -> Any:
             return create(name)
         case ("put", name, drafts):
             return put(numbers[name], *drafts)
+        case ("put pending", name, drafts):
+            return put_pending(numbers[name], *drafts, lacking=LACKING)
         case ("patch", name, id, title):
             return PatchDocument(numbers[name], id, title=title)
         case ("delete", name, id):
@@ -167,7 +185,8 @@ async def tell(opened: Opened, groups: list[list[tuple[Any, ...]]]) -> Model:
                 library: Library = await opened.store.write(create(action[1]))
                 numbers[action[1]] = library.number
                 model[action[1]] = {}
-        actions = [action for action in group if action[0] != "create library"]
+        embeds = [action for action in group if action[0] == "embed"]
+        actions = [action for action in group if action[0] not in ("create library", "embed")]
         expected = [expect(model, action) for action in actions]
         answers: list[object] = [None] * len(actions)
 
@@ -181,7 +200,29 @@ async def tell(opened: Opened, groups: list[list[tuple[Any, ...]]]) -> Model:
             for i, action in enumerate(actions):
                 tasks.start_soon(write, i, action)
         assert answers == expected
+        for _, name, id in embeds:
+            if name in model:
+                await embed(opened, numbers[name], model[name].get(id), id)
     return model
+
+
+async def embed(opened: Opened, number: int, expected: Expected | None, id: str) -> None:
+    """Give the document its vectors if it waits for them; then there is nothing left to do."""
+    document = await opened.store.read(lambda reader: reader.document(number, id))
+    assert (document is not None and document.pending is not None) == bool(
+        expected and expected.pending
+    )
+    if document is None or expected is None:
+        return
+    vectors = np.array([vector(body) for body in expected.bodies], np.float32).reshape(
+        -1, DIMENSION
+    )
+    command = EmbedDocuments(number, [Embedding(id, document.chunks, vectors)])
+    assert [position is not None for position in await opened.store.write(command)] == [
+        expected.pending
+    ]
+    expected.pending = False
+    assert await opened.store.write(command) == [None]
 
 
 async def compare(opened: Opened, model: Model) -> None:
@@ -198,7 +239,14 @@ async def compare(opened: Opened, model: Model) -> None:
                 assert data["documents"] == len(told.pop(key))
                 assert data["chunks"] == len(rows.pop(key))
             case "document.deleted":
-                assert told[key].pop(data["document_id"]) == data
+                old = told[key].pop(data["document_id"])
+                old.pop("status", None)
+                assert old == data
+            case "document.embedded":
+                old = told[key][data["document_id"]]
+                assert old.pop("status") == "pending_embedding"
+                assert old == data
+                assert change.added.count == change.removed.count == data["num_chunks"]
             case _:
                 old = told[key].get(data["document_id"])
                 assert (change.type == "document.added") == (old is None)
@@ -226,15 +274,26 @@ async def compare(opened: Opened, model: Model) -> None:
         } == {id: (d.version, d.title, d.metadata, len(d.bodies)) for id, d in expected.items()}
         documents = await opened.store.read(documents_after(number, 0, limit=99))
         chunks = await opened.store.read(chunks_of(documents))
+        waiting = {id for id, data in told[library.id].items() if "status" in data}
+        assert waiting == {id for id, document in expected.items() if document.pending}
+        assert library.pending == len(waiting)
         assert {
             d.id: Expected(
-                d.version, d.title, json.loads(d.metadata), tuple(c.text or "" for c in own)
+                d.version,
+                d.title,
+                json.loads(d.metadata),
+                tuple(c.text or "" for c in own),
+                d.pending is not None,
             )
             for d, own in zip(documents, chunks, strict=True)
         } == expected
-        for chunk in (chunk for own in chunks for chunk in own):
-            assert chunk.vector is not None
-            assert chunk.vector.tolist() == vector(chunk.text or "").tolist()
+        for document, own in zip(documents, chunks, strict=True):
+            for chunk in own:
+                if chunk.vector is None:
+                    assert document.pending is not None
+                    assert chunk.text in tuple(LACKING)
+                else:
+                    assert chunk.vector.tolist() == vector(chunk.text or "").tolist()
         stored = {
             row for d in documents for row in range(d.chunks.first, d.chunks.first + d.chunks.count)
         }
