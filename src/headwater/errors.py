@@ -13,6 +13,7 @@ message always names the next step.
     │   ├── InvalidCursor
     │   ├── InvalidQuery
     │   ├── InvalidFilter
+    │   ├── InvalidFilter
     │   └── InvalidLibrary
     ├── TooLarge                a limit in the settings was passed
     │   ├── LineTooLong
@@ -86,6 +87,12 @@ class InvalidCursor(InvalidInput):
 
 class InvalidQuery(InvalidInput):
     code = "invalid_query"
+
+
+class InvalidFilter(InvalidInput):
+    """`fields["path"]` is the place in the filter, such as `$or[1].year.$gte`."""
+
+    code = "invalid_filter"
 
 
 class InvalidFilter(InvalidInput):
