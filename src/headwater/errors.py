@@ -13,7 +13,6 @@ message always names the next step.
     │   ├── InvalidCursor
     │   ├── InvalidQuery
     │   ├── InvalidFilter
-    │   ├── InvalidFilter
     │   └── InvalidLibrary
     ├── TooLarge                a limit in the settings was passed
     │   ├── LineTooLong
@@ -87,12 +86,6 @@ class InvalidCursor(InvalidInput):
 
 class InvalidQuery(InvalidInput):
     code = "invalid_query"
-
-
-class InvalidFilter(InvalidInput):
-    """`fields["path"]` is the place in the filter, such as `$or[1].year.$gte`."""
-
-    code = "invalid_filter"
 
 
 class InvalidFilter(InvalidInput):
