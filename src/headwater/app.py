@@ -34,6 +34,7 @@ from headwater.embed import Embedders
 from headwater.feeds import Hub, OpenStreams
 from headwater.search import LocalViews
 from headwater.service.documents import Documents
+from headwater.service.embedding import DocumentEmbedding
 from headwater.service.export import Export
 from headwater.service.ingest import Ingest
 from headwater.service.libraries import Libraries
@@ -83,7 +84,12 @@ class Parts:
         self.hub = Hub(self.log, settings.feeds, clock, documents_of(lambda: self.log.store.log_id))
         self.document_streams = OpenStreams("document streams", limits.streams)
         self.libraries = Libraries(self.log, self.embedders, clock, settings.ingest, limits)
-        self.documents = Documents(self.log, self.engine, self.embedders, clock, limits, pool)
+        self.embedding = DocumentEmbedding(
+            self.log, self.folder, self.embedders, clock, settings.embed
+        )
+        self.documents = Documents(
+            self.log, self.engine, self.embedders, self.embedding, clock, limits, pool
+        )
         self.ingest = Ingest(
             self.log, self.engine, self.documents, clock, settings.ingest, limits, pool, self.name
         )
@@ -105,6 +111,7 @@ class Parts:
             await stack.enter_async_context(started(self.hub.run))
             if not self._visiting:
                 await stack.enter_async_context(started(self.upkeep.run))
+                await stack.enter_async_context(started(self.embedding.run))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self._load_views)
             try:

@@ -176,7 +176,8 @@ class Library(msgspec.Struct, frozen=True):
 class Pending(msgspec.Struct, frozen=True, gc=False):
     """Why a document has no vectors yet: since when, after how many attempts, what the last said.
 
-    `due_us` is when it is tried again at the earliest; 0 when somebody asked for it.
+    `due_us` is when it is tried again at the earliest; when somebody has asked for it, minus the
+    time of that.
     """
 
     since_us: int

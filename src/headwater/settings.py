@@ -288,6 +288,24 @@ class EmbedSettings(Section):
     price_per_million_tokens: float | None = Field(
         None, ge=0, description="Price that the figure `cost` is computed with, in any currency."
     )
+    write_wait: Seconds = Field(
+        timedelta(seconds=10),
+        description="How long a write, or a group of a stream, waits for its vectors before it is "
+        "stored without them as `pending_embedding`, in seconds.",
+    )
+    pending_backoff: Seconds = Field(
+        timedelta(seconds=1),
+        description="Longest wait before pending documents are tried again, doubled for each "
+        "failure in a row, in seconds.",
+    )
+    pending_backoff_max: Seconds = Field(
+        timedelta(minutes=5),
+        description="Longest wait before any such try, in seconds.",
+    )
+    pending_refused_again: Seconds = Field(
+        timedelta(hours=6),
+        description="When a pending document that the embedder refused is tried again, in seconds.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -447,7 +447,7 @@ class StoreContract:
             assert await due_us() == 5
             (same,) = await store.write(put(library, draft("p", "a")))
             assert (same.status, same.pending) == ("unchanged", True)
-            assert await due_us() == 0
+            assert -opened.commits[-1].changes[0].at_us >= await due_us() > -(1 << 62)
             (retitled,) = await store.write(put_pending(library, draft("p", "a", title="T")))
             assert (retitled.status, retitled.pending) == ("updated", True)
             # What has its vectors keeps them, whatever its embedder does now.
@@ -499,7 +499,8 @@ class StoreContract:
                 last.pending.since_us, 2, 99, "embedder_failed", "no", False
             )
             assert await store.write(RedriveEmbedding(number)) == 3
-            assert [d.pending.due_us for d in await due() if d.pending] == [0, 0, 0]
+            (driven,) = {d.pending.due_us for d in await due() if d.pending}
+            assert driven < 0
             assert [d.id for d in await due()] == ["d0", "d1", "d2"]
             assert len(opened.commits) == commits
             with pytest.raises(LibraryNotFound):

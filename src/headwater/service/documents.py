@@ -29,9 +29,19 @@ from headwater.service.drafts import (
     matrix,
     prepare_all,
     texts_to_embed,
+    without_vector,
 )
+from headwater.service.embedding import DocumentEmbedding, Failure
 from headwater.settings import LimitSettings
-from headwater.store.base import UNSET, DeleteDocument, PatchDocument, PutDocuments, Reader, Unset
+from headwater.store.base import (
+    UNSET,
+    DeleteDocument,
+    Missing,
+    PatchDocument,
+    PutDocuments,
+    Reader,
+    Unset,
+)
 from headwater.threads import Pool
 
 SMALL_INPUT_BYTES = 4_096
@@ -51,6 +61,7 @@ class Documents:
         log: Log,
         engine: SearchEngine,
         embedders: Embedders,
+        embedding: DocumentEmbedding,
         clock: Clock,
         limits: LimitSettings,
         pool: Pool,
@@ -58,6 +69,7 @@ class Documents:
         self._log = log
         self._engine = engine
         self._embedders = embedders
+        self._embedding = embedding
         self._clock = clock
         self._limits = limits
         self._pool = pool
@@ -84,7 +96,7 @@ class Documents:
         """Insert or replace one document; `size_bytes` is what it took on the wire.
 
         Raises the errors of `Preparer.prepare`, `DocumentExists`, `VersionMismatch`,
-        `LibraryNotFound`, `EmbedderFailed`.
+        `LibraryNotFound`. Without vectors in time the document is pending, as the result says.
         """
         preparer = self.preparer(library)
         if size_bytes <= SMALL_INPUT_BYTES:
@@ -119,21 +131,41 @@ class Documents:
     ) -> PutDocuments:
         """Embed what came without vectors: the write that is left to do.
 
-        The library's view is opened first, so that it grows with the documents and the first
-        search finds it there. Raises `EmbedderMismatch`, `EmbedderFailed`.
+        What gets no vectors now is marked as missing them, to be stored as pending. The library's
+        view is opened first, so that it grows with the documents and the first search finds it
+        there. Raises `EmbedderMismatch`.
         """
         self._engine.open(library)
         texts = texts_to_embed(prepared)
+        missing: Missing | None = None
+        embedded = np.empty((0, library.dimension), dtype=np.float32)
         if texts:
-            embedded = await self._embedders.bound(library).embed(texts)
-        else:
-            embedded = np.empty((0, library.dimension), dtype=np.float32)
+            outcome = await self._embedding.vectors(library, texts)
+            if isinstance(outcome, Failure):
+                missing = self._missing(outcome, prepared)
+                embedded = np.zeros((len(texts), library.dimension), dtype=np.float32)
+            else:
+                embedded = outcome
         vectors = matrix(prepared, embedded, library.dimension)
-        return PutDocuments(library.number, [item.draft for item in prepared], vectors, batch_id)
+        drafts = [item.draft for item in prepared]
+        return PutDocuments(library.number, drafts, vectors, batch_id, missing)
+
+    def _missing(self, failure: Failure, prepared: Sequence[Prepared]) -> Missing:
+        lacking = sum(any(vector is None for vector in item.vectors) for item in prepared)
+        return Missing(
+            without_vector(prepared),
+            attempts=int(failure.tried),
+            due_us=self._embedding.due_us(failure, lacking),
+            code=failure.error.code,
+            detail=failure.error.detail,
+            retryable=failure.error.retryable,
+        )
 
     async def commit(self, command: PutDocuments) -> list[Written | Refusal]:
         """Write in one transaction, durable when this returns; a result per draft, in order."""
         outcomes: list[Written | HeadwaterError] = await self._log.store.write(command)
+        if any(isinstance(outcome, Written) and outcome.pending for outcome in outcomes):
+            self._embedding.wake()
         return [
             Refusal(draft.id, outcome) if isinstance(outcome, HeadwaterError) else outcome
             for draft, outcome in zip(command.drafts, outcomes, strict=True)

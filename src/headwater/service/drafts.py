@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from headwater.embed import Embedder, chunk_text
 from headwater.errors import (
@@ -265,20 +266,29 @@ def matrix(prepared: Sequence[Prepared], embedded: Vectors, dimension: int) -> V
 
     float32, (chunks, dimension).
     """
-    total = sum(len(item.vectors) for item in prepared)
-    if len(embedded) == total:
+    if len(embedded) == sum(len(item.vectors) for item in prepared):
         return embedded
-    result = np.empty((total, dimension), dtype=np.float32)
-    place = taken = 0
-    for item in prepared:
-        for vector in item.vectors:
-            if vector is None:
-                result[place] = embedded[taken]
-                taken += 1
-            else:
-                result[place] = vector
-            place += 1
+    return filled([vector for item in prepared for vector in item.vectors], embedded, dimension)
+
+
+def filled(vectors: Sequence[Vectors | None], embedded: Vectors, dimension: int) -> Vectors:
+    """`vectors`, and the next of `embedded` for each None: float32, (len(vectors), dimension)."""
+    result = np.empty((len(vectors), dimension), dtype=np.float32)
+    taken = 0
+    for place, vector in enumerate(vectors):
+        if vector is None:
+            result[place] = embedded[taken]
+            taken += 1
+        else:
+            result[place] = vector
     return result
+
+
+def without_vector(prepared: Sequence[Prepared]) -> NDArray[np.bool_]:
+    """Which of all chunks came without a vector, in order: bool, (chunks,)."""
+    return np.array(
+        [vector is None for item in prepared for vector in item.vectors], dtype=np.bool_
+    )
 
 
 def texts_to_embed(prepared: Sequence[Prepared]) -> list[str]:

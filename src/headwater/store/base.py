@@ -180,7 +180,7 @@ class DeferEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class RedriveEmbedding:
-    """→ `int`: how many documents are pending; all are due at once, with `due_us` 0.
+    """→ `int`: how many documents are pending; all are due at once.
 
     No change row. Raises `LibraryNotFound`.
     """

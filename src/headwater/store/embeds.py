@@ -105,5 +105,5 @@ def redrive_embedding(tx: Transaction, command: RedriveEmbedding) -> int:
     if not library.pending:
         return 0
     return tx.db.execute(
-        "UPDATE pending SET due_us = 0 WHERE library = ?", [library.number]
+        "UPDATE pending SET due_us = ? WHERE library = ?", [-tx.at_us, library.number]
     ).rowcount

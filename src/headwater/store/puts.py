@@ -405,7 +405,7 @@ class _Put:
                 values += (row, self.library.number, tx.at_us, *_reason(missing))
         _PENDING.insert(tx.db, values)
         for row in self.again:
-            tx.db.execute("UPDATE pending SET due_us = 0 WHERE document = ?", [row])
+            tx.db.execute("UPDATE pending SET due_us = ? WHERE document = ?", [-tx.at_us, row])
 
 
 def _reason(missing: Missing) -> tuple[Any, ...]:

@@ -1,0 +1,370 @@
+"""Vectors for documents: now, when the embedder gives them in time, else later.
+
+Writes ask `vectors` and store what gets none as pending. The keeper of the data folder tries the
+pending documents again, each library by itself, so that a slow or failing embedder holds up no
+other. What waits, how often it was tried and why it failed is in the store: nothing is lost with
+the process, and an embedding that was made and not yet written is simply made again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
+import anyio.abc
+import structlog
+
+from headwater import failpoints
+from headwater.changes.log import Log
+from headwater.clock import Clock
+from headwater.embed import Embedders
+from headwater.errors import (
+    EmbedderFailed,
+    EmbedderUnavailable,
+    HeadwaterError,
+    LibraryNotFound,
+    Overloaded,
+    ShuttingDown,
+    Unavailable,
+)
+from headwater.model import Chunk, Committed, Document, Library, Position, Vectors
+from headwater.service.drafts import filled
+from headwater.settings import EmbedSettings
+from headwater.store import DataFolder
+from headwater.store.base import DeferEmbedding, Embedding, EmbedDocuments, Reader, RedriveEmbedding
+
+BATCH_DOCUMENTS = 64
+BATCH_CHUNKS = 256
+"""Tried together, at most, unless a single document has more chunks."""
+LOOK_S = 1.0
+"""How often the store is asked what is pending: other processes write there too."""
+WRITES_REST_S = 30.0
+"""The longest that writes leave an embedder alone that has failed, before one tries it again."""
+PATIENCE_S = 600.0
+"""What nobody waits for may take this long."""
+REFUSED_IN_A_ROW = 4
+"""So many documents refused one after another are not to blame themselves, most likely."""
+
+BUNDLED = "static"
+"""Waits for nothing but this machine's CPU: there, slowness is for the writers to feel."""
+
+Waiting = tuple[Document, list[Chunk]]
+
+log_line = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there are no vectors now; `tried` says whether the embedder was asked at all."""
+
+    error: HeadwaterError
+    tried: bool
+
+
+@dataclass(slots=True)
+class _Rest:
+    """After failures in a row the embedder of a library is left alone for a while."""
+
+    error: HeadwaterError
+    failures: int = 0
+    writes_until: float = 0.0
+    retry_at: float = 0.0
+
+
+class DocumentEmbedding:
+    """Embeds documents for writes, and the pending ones in the background. Loop only."""
+
+    def __init__(
+        self,
+        log: Log,
+        folder: DataFolder,
+        embedders: Embedders,
+        clock: Clock,
+        settings: EmbedSettings,
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._log = log
+        self._folder = folder
+        self._embedders = embedders
+        self._clock = clock
+        self._settings = settings
+        self._jitter = jitter
+        self._rests: dict[str, _Rest] = {}
+        self._workers: dict[int, anyio.Event] = {}
+        """By the number of the library each is at work for; the event ends its waiting."""
+        self._driven: dict[int, int] = {}
+        """When somebody last asked for all of a library, as the store has it: negative."""
+        self._news = anyio.Event()
+        log.on_news(self._notice)
+
+    # ── For writes ──────────────────────────────────────────────────────────────────────────────
+
+    async def vectors(self, library: Library, texts: Sequence[str]) -> Vectors | Failure:
+        """One vector per text, or why there are none in the time a write waits for them.
+
+        Raises `EmbedderMismatch`, `ShuttingDown`.
+        """
+        rest = self._rests.get(library.id)
+        if rest is not None and self._clock.monotonic() < rest.writes_until:
+            return Failure(rest.error, tried=False)
+        wait_s = None
+        if library.embedder != BUNDLED:
+            wait_s = self._settings.write_wait.total_seconds()
+        try:
+            vectors = await self._ask(library, texts, wait_s)
+        except (EmbedderFailed, EmbedderUnavailable, Overloaded) as error:
+            if error.retryable:
+                self._rest(library, error)
+            return Failure(error, tried=True)
+        self._healed(library)
+        return vectors
+
+    def due_us(self, failure: Failure, documents: int) -> int:
+        """When `documents` that failed together are to be tried again."""
+        if failure.error.retryable or documents > 1:
+            return self._clock.now_us()  # of several, it is yet to be found which one is refused
+        return self._refused_until_us()
+
+    async def redrive(self, library: Library) -> int:
+        """Try all pending documents of the library now; how many there are."""
+        count: int = await self._log.store.write(RedriveEmbedding(library.number))
+        self._rests.pop(library.id, None)
+        self.wake()
+        return count
+
+    def wake(self) -> None:
+        """There is something new to try."""
+        self._news.set()
+
+    # ── In the background ───────────────────────────────────────────────────────────────────────
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Try what is pending again until cancelled, once this process keeps the folder."""
+        task_status.started()
+        while not self._folder.keeps:  # noqa: ASYNC110 - a lock file rings no bell
+            await anyio.sleep(LOOK_S)
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._news = anyio.Event()
+                try:
+                    await self._look(tasks)
+                except Unavailable as error:
+                    log_line.warning("embedding.waiting_for_store", detail=error.detail)
+                with anyio.move_on_after(LOOK_S):
+                    await self._news.wait()
+
+    async def _look(self, tasks: anyio.abc.TaskGroup) -> None:
+        for library in await self._log.store.read(lambda reader: reader.libraries_pending()):
+            news = self._workers.get(library.number)
+            if news is None:
+                self._workers[library.number] = anyio.Event()
+                tasks.start_soon(self._work, library)
+            else:
+                news.set()
+
+    async def _work(self, library: Library) -> None:
+        """One library's pending documents, to the last."""
+        try:
+            while await self._step(library):
+                pass
+            self.wake()  # there may be new ones since it was found that there are none
+        except LibraryNotFound:
+            pass
+        except Unavailable as error:
+            log_line.warning("embedding.interrupted", library=library.id, detail=error.detail)
+        except Exception as error:
+            # The task's root: another library's must not end with it. Tried again like a failure.
+            log_line.exception("embedding.broken", library=library.id)
+            self._rest(library, EmbedderUnavailable(f"embedding broke off: {error}"))
+        finally:
+            del self._workers[library.number]
+
+    async def _step(self, library: Library) -> bool:
+        """Try a batch, or wait for what may be tried; False when nothing is pending."""
+        news = self._workers[library.number] = anyio.Event()
+        first = await self._log.store.read(
+            lambda reader: reader.due_documents(library.number, limit=1)
+        )
+        if not first or first[0].pending is None:
+            self._rests.pop(library.id, None)
+            return False
+        due_us = first[0].pending.due_us
+        if due_us < self._driven.get(library.number, 0):
+            self._driven[library.number] = due_us
+            self._rests.pop(library.id, None)
+        rest = self._rests.get(library.id)
+        wait_s = (due_us - self._clock.now_us()) / 1_000_000
+        if rest is not None:
+            wait_s = max(wait_s, rest.retry_at - self._clock.monotonic())
+        if wait_s > 0:
+            with anyio.move_on_after(wait_s):
+                await news.wait()
+            return True
+        await self._try(library, await self._batch(library))
+        return True
+
+    async def _batch(self, library: Library) -> list[Waiting]:
+        now_us = self._clock.now_us()
+
+        def query(reader: Reader) -> list[Waiting]:
+            taken: list[Document] = []
+            chunks = 0
+            for document in reader.due_documents(library.number, limit=BATCH_DOCUMENTS):
+                chunks += document.chunks.count
+                due = document.pending is not None and document.pending.due_us <= now_us
+                if not due or (taken and chunks > BATCH_CHUNKS):
+                    break
+                taken.append(document)
+            return list(zip(taken, reader.chunks(taken, vectors=True), strict=True))
+
+        return await self._log.store.read(query)
+
+    async def _try(self, library: Library, batch: Sequence[Waiting]) -> None:
+        """Embed and write, all at once or, where that is refused, one by one."""
+        if not batch:
+            return
+        error = await self._attempt(library, batch)
+        if error is None:
+            return
+        if not _is_refusal(error):
+            await self._defer(library, batch, error)
+            return
+        if len(batch) == 1:
+            await self._put_aside(library, batch, error)
+            return
+        in_a_row = 0
+        for at, one in enumerate(batch):
+            error = await self._attempt(library, [one])
+            if error is None:
+                in_a_row = 0
+            elif not _is_refusal(error):
+                await self._defer(library, batch[at:], error)
+                return
+            else:
+                await self._put_aside(library, [one], error)
+                in_a_row += 1
+                if in_a_row == REFUSED_IN_A_ROW:
+                    await self._defer(library, batch[at + 1 :], error)
+                    return
+
+    async def _attempt(self, library: Library, batch: Sequence[Waiting]) -> HeadwaterError | None:
+        """Embed `batch` and write its vectors; the embedder's error when it gives none."""
+        texts = [
+            chunk.text or "" for _, chunks in batch for chunk in chunks if chunk.vector is None
+        ]
+        try:
+            embedded = await self._ask(library, texts, PATIENCE_S)
+        except (LibraryNotFound, ShuttingDown):
+            raise
+        except HeadwaterError as error:
+            return error
+        self._healed(library)
+        vectors = filled(
+            [chunk.vector for _, chunks in batch for chunk in chunks], embedded, library.dimension
+        )
+        items: list[Embedding] = []
+        at = 0
+        for document, chunks in batch:
+            items.append(Embedding(document.id, document.chunks, vectors[at : at + len(chunks)]))
+            at += len(chunks)
+        failpoints.reach("embedding.before_write")
+        positions: list[Position | None] = await self._log.store.write(
+            EmbedDocuments(library.number, items)
+        )
+        log_line.info(
+            "embedding.done",
+            library=library.id,
+            documents=sum(position is not None for position in positions),
+        )
+        return None
+
+    async def _ask(self, library: Library, texts: Sequence[str], wait_s: float | None) -> Vectors:
+        """One vector per text within `wait_s`. Raises what the embedder does."""
+        with anyio.move_on_after(wait_s) as scope:
+            vectors = await self._embedders.bound(library).embed(texts)
+        if scope.cancelled_caught:
+            raise EmbedderUnavailable(
+                f"the embedder {library.embedder!r} gave no answer in {wait_s:g} s"
+            )
+        if vectors.shape != (len(texts), library.dimension):
+            raise EmbedderFailed(
+                f"the embedder {library.embedder!r} gave vectors of shape {vectors.shape} for "
+                f"{len(texts)} texts in {library.dimension} dimensions; see its documentation"
+            )
+        return vectors
+
+    async def _defer(
+        self, library: Library, batch: Sequence[Waiting], error: HeadwaterError
+    ) -> None:
+        """The embedder is at fault: leave it alone for a while, then go on with these."""
+        self._rest(library, error)
+        log_line.warning(
+            "embedding.failed", library=library.id, code=error.code, detail=error.detail
+        )
+        await self._record(library, batch, error, self._clock.now_us())
+
+    async def _put_aside(
+        self, library: Library, batch: Sequence[Waiting], error: HeadwaterError
+    ) -> None:
+        """The document is at fault: others come first, for a long time."""
+        log_line.warning(
+            "embedding.refused",
+            library=library.id,
+            documents=[document.id for document, _ in batch],
+            detail=error.detail,
+        )
+        await self._record(library, batch, error, self._refused_until_us())
+
+    async def _record(
+        self, library: Library, batch: Sequence[Waiting], error: HeadwaterError, due_us: int
+    ) -> None:
+        if batch:
+            rows = [document.row for document, _ in batch]
+            await self._log.store.write(
+                DeferEmbedding(
+                    library.number, rows, due_us, error.code, error.detail, error.retryable
+                )
+            )
+
+    def _refused_until_us(self) -> int:
+        later = self._settings.pending_refused_again.total_seconds()
+        return self._clock.now_us() + round(later * 1_000_000)
+
+    # ── How the embedders are ───────────────────────────────────────────────────────────────────
+
+    def _rest(self, library: Library, error: HeadwaterError) -> None:
+        """Exponential backoff, with half of each wait left to chance."""
+        now = self._clock.monotonic()
+        rest = self._rests.get(library.id)
+        if rest is None:
+            rest = self._rests[library.id] = _Rest(error)
+        rest.error = error
+        if now < min(rest.retry_at, rest.writes_until):
+            return  # several that were under way fail together: once is enough
+        longest = self._settings.pending_backoff_max.total_seconds()
+        first = self._settings.pending_backoff.total_seconds()
+        wait = min(first * 2 ** min(rest.failures, 40), longest) * (1 + self._jitter()) / 2
+        rest.failures += 1
+        rest.retry_at = now + wait
+        rest.writes_until = now + min(wait, WRITES_REST_S)
+
+    def _healed(self, library: Library) -> None:
+        if self._rests.pop(library.id, None) is not None:
+            self.wake()
+
+    def _notice(self, committed: Committed | None) -> None:
+        if committed is None or not self._rests:
+            return
+        for change in committed.changes:
+            if change.type == "library.deleted" and change.library_id is not None:
+                self._rests.pop(change.library_id, None)
+
+
+def _is_refusal(error: HeadwaterError) -> bool:
+    """Whether the embedder will not take these texts, however often it is asked."""
+    return isinstance(error, EmbedderFailed) and not error.retryable
