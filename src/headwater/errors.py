@@ -48,7 +48,7 @@ class HeadwaterError(Exception):
     """The root. `code` is stable; `fields` are typed extras that reach the client."""
 
     code: ClassVar[str] = "internal"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, detail: str, **fields: Any) -> None:
         super().__init__(detail)
@@ -178,7 +178,16 @@ class ShuttingDown(Unavailable):
 
 
 class EmbedderFailed(Unavailable):
+    """The embedder refuses, or cannot be asked: until somebody changes something.
+
+    `retryable` where it answered and the answer was wrong: another time it may be right.
+    """
+
     code = "embedder_failed"
+
+    def __init__(self, detail: str, *, retryable: bool = False, **fields: Any) -> None:
+        super().__init__(detail, **fields)
+        self.retryable = retryable
 
 
 class EmbedderUnavailable(Unavailable):
