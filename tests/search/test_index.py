@@ -11,15 +11,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from search.brute import ranked
+from numpy.typing import NDArray
+from search.brute import ranked, unit
 
-from headwater.model import Metric, Vectors
+from headwater.model import Metric, Rows, Vectors
 from headwater.search import snapshot
 from headwater.search.index import Plan, VectorIndex
 from headwater.search.segment import Abandoned, Segment
+from headwater.search.sieve import Sieve
 from headwater.settings import SearchSettings
 
 TINY = SearchSettings(seal_rows=16, exact_rows=0, ef_search=16, ef_construction=16)
+SHARES = st.sampled_from([None, 0.0, 0.03, 0.3, 0.9, 1.0])
 METRICS: list[Metric] = ["cosine", "dot", "euclidean"]
 
 
@@ -35,10 +38,30 @@ def random_vectors(seed: int, count: int, dimension: int) -> Vectors:
     return matrix
 
 
+class Chosen:
+    """A selection by a set of rows."""
+
+    def __init__(self, rows: set[int]) -> None:
+        self._rows = np.array(sorted(rows), np.int64)
+
+    @property
+    def count(self) -> int:
+        return len(self._rows)
+
+    def mask(self, rows: Rows) -> NDArray[np.bool_]:
+        return np.isin(rows, self._rows)
+
+
 def search(
-    index: VectorIndex, query: Vectors, k: int, *, exact: bool
+    index: VectorIndex,
+    query: Vectors,
+    k: int,
+    *,
+    exact: bool,
+    only: set[int] | None = None,
 ) -> tuple[list[int], list[float]]:
-    (found,) = index.search(query[None, :], [k], exact=exact)
+    sieve = None if only is None else Sieve(Chosen(only))
+    (found,) = index.search(query[None, :], [k], exact=exact, sieve=sieve)
     return found.rows.tolist(), [float(score) for score in found.scores]
 
 
@@ -124,22 +147,33 @@ class IndexMachine(RuleBasedStateMachine):
         assert position == self.token
         self.held, last_row = dict(self.saved[0]), self.saved[1]
         assert self.index.last_row == last_row
-        self.gone = [row for row in self.gone if row not in self.held]
+        # Rows above the saved ones will be given out again.
+        self.gone = [row for row in self.gone if row <= last_row and row not in self.held]
 
-    @rule(seed=st.integers(0, 1 << 30), k=st.integers(1, 200))
-    def exact_search_equals_brute_force(self, seed: int, k: int) -> None:
+    @rule(seed=st.integers(0, 1 << 30), k=st.integers(1, 200), share=SHARES)
+    def exact_search_equals_brute_force(self, seed: int, k: int, share: float | None) -> None:
         query = random_vectors(seed, 1, self.dimension)[0]
-        rows, scores = search(self.index, query, k, exact=True)
-        assert (rows, scores) == ranked(self.index.metric, self.held, query, k)
+        only, held = self.chosen(seed, share)
+        rows, scores = search(self.index, query, k, exact=True, only=only)
+        assert (rows, scores) == ranked(self.index.metric, held, query, k)
 
-    @rule(seed=st.integers(0, 1 << 30), k=st.integers(1, 200))
-    def search_gives_live_rows_in_order(self, seed: int, k: int) -> None:
+    def chosen(self, seed: int, share: float | None) -> tuple[set[int] | None, dict[int, Vectors]]:
+        """Rows a filter lets pass, gone ones among them, and what is held of them."""
+        if share is None:
+            return None, self.held
+        random = np.random.default_rng(seed)
+        only = {row for row in [*self.held, *self.gone] if random.random() < share}
+        return only, {row: vector for row, vector in self.held.items() if row in only}
+
+    @rule(seed=st.integers(0, 1 << 30), k=st.integers(1, 200), share=SHARES)
+    def search_gives_live_rows_in_order(self, seed: int, k: int, share: float | None) -> None:
         query = random_vectors(seed, 1, self.dimension)[0]
-        rows, scores = search(self.index, query, k, exact=False)
-        every, right = ranked(self.index.metric, self.held, query, len(self.held))
+        only, held = self.chosen(seed, share)
+        rows, scores = search(self.index, query, k, exact=False, only=only)
+        every, right = ranked(self.index.metric, held, query, len(held))
         expected = dict(zip(every, right, strict=True))
         assert [expected[row] for row in rows] == scores
-        assert len(rows) == len(set(rows)) == min(k, len(self.held))
+        assert len(rows) == len(set(rows)) == min(k, len(held))
         pairs = [(-score, row) for row, score in zip(rows, scores, strict=True)]
         assert pairs == sorted(pairs)
 
@@ -224,6 +258,34 @@ def test_zero_vectors_score_zero() -> None:
         [0.0, -1.0],
     )
     assert search(index, np.zeros(4, np.float32), 5, exact=False) == ([1, 2], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_filtered_search_finds_what_passes_however_little_that_is(metric: Metric) -> None:
+    index = VectorIndex(16, metric, SearchSettings(seal_rows=4_000, exact_rows=0, ef_search=64))
+    # Of one length and without copies: what graphs are good at (docs/limitations.md).
+    matrix = unit(np.random.default_rng(3).normal(size=(8_100, 16)).astype(np.float32))
+    index.append(np.arange(1, 8_101), matrix)
+    while (plan := index.plan(quiet=False)) is not None:
+        index.swap(plan, index.build(plan, threading.Event()))
+    index.remove(np.arange(100, 300))
+    held = {row: matrix[row - 1] for row in range(1, 8_101) if not 100 <= row < 300}
+    ways = set()
+    for share in (1.0, 0.5, 0.2, 0.02, 0.001):
+        random = np.random.default_rng(7)
+        only = {row for row in range(1, 8_101) if random.random() < share}
+        passing = {row: vector for row, vector in held.items() if row in only}
+        found = wanted = 0
+        for query in random_vectors(4, 40, 16):
+            (given,) = index.search(query[None, :], [10], sieve=Sieve(Chosen(only)))
+            assert set(given.rows.tolist()) <= set(passing)
+            _, best = ranked(metric, passing, query, 10)
+            found += int((given.scores >= best[-1] - 1e-6).sum())
+            wanted += len(best)
+            ways |= {step.way for step in given.steps}
+            assert sum(step.passing for step in given.steps) == len(passing)
+        assert found >= 0.95 * wanted, share
+    assert {"graph", "subset", "scan"} <= ways
 
 
 def test_stopped_build_changes_nothing() -> None:

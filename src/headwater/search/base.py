@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio.abc
 import msgspec
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.model import Library, Position, Rows, Vectors
+from headwater.search.planner import Step
 
 Scores = NDArray[np.float32]
 
@@ -25,13 +27,26 @@ class Neighbours(msgspec.Struct, frozen=True, gc=False):
 
     `rows` int64 (n,), `scores` float32 (n,), higher is better: cosine similarity, inner product,
     or 1 / (1 + d) for the Euclidean distance d. Every score is computed from the float32 vectors,
-    also when the candidates came from a graph. `position` is what the view had applied.
+    also when the candidates came from a graph. `position` is what the view had applied, `exact`
+    says that no graph was walked, `steps` how each part of the index was searched.
     """
 
     rows: Rows
     scores: Scores
     position: Position
     exact: bool
+    steps: tuple[Step, ...] = ()
+
+
+class Allowed(Protocol):
+    """Chunk rows that passed a filter; immutable, hashed by identity."""
+
+    @property
+    def count(self) -> int: ...
+
+    def mask(self, rows: Rows) -> NDArray[np.bool_]:
+        """One flag for each of these rising rows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +78,15 @@ class SearchEngine(ABC):
 
     @abstractmethod
     async def search(
-        self, library: Library, queries: Vectors, k: Sequence[int], *, exact: bool = False
+        self,
+        library: Library,
+        queries: Vectors,
+        k: Sequence[int],
+        *,
+        exact: bool = False,
+        allowed: Allowed | None = None,
     ) -> list[Neighbours]:
-        """One answer per query row; `k[i]` results for query i.
+        """One answer per query row; `k[i]` results for query i, from `allowed` rows only.
 
         Loads the view when it is not loaded, and first waits until it has applied everything that
         was committed when the call was made. Raises `NotCaughtUp` when that takes longer than the

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from headwater.model import Metric, Rows, Vectors
 from headwater.search import scores
-from headwater.search.base import Scores
 from headwater.search.head import Head, HeadRows
-from headwater.search.rowsets import NO_ROWS
-from headwater.search.scan import Slots, scan
+from headwater.search.parts import Found, Parts
+from headwater.search.seek import Seek
 from headwater.search.segment import Segment, build
+from headwater.search.sieve import Sieve
 from headwater.settings import SearchSettings
 
 _COPY_RATIO = 16
@@ -35,22 +35,6 @@ _LARGEST_SEGMENT = 1_000_000
 
 _HEADS_AT_ONCE = 4
 """Heads sealed in one build, so that a long queue becomes searchable by graph bit by bit."""
-
-_SCAN_ROWS_PER_CANDIDATE = 16
-"""A scan of this many rows costs about what one candidate (efSearch) costs in a graph."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """An index at one moment, by rising row."""
-
-    segments: tuple[Segment, ...]
-    sealed: tuple[Head, ...]
-    head: Head
-
-    @property
-    def heads(self) -> tuple[Head, ...]:
-        return (*self.sealed, self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +58,6 @@ class Capture:
     last_row: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    rows: Rows
-    scores: Scores
-    exact: bool
-
-
 class VectorIndex:
     """Rows rise: `append` ignores rows at or below `last_row`, so repeating one is harmless."""
 
@@ -96,8 +73,7 @@ class VectorIndex:
 
     @property
     def live(self) -> int:
-        parts = self.parts
-        return sum(part.live for part in parts.segments) + sum(head.live for head in parts.heads)
+        return self.parts.live
 
     @property
     def dead(self) -> int:
@@ -302,80 +278,25 @@ class VectorIndex:
 
     # ── Searching (any thread) ──────────────────────────────────────────────────────────────────
 
-    def search(self, queries: Vectors, ks: Sequence[int], *, exact: bool = False) -> list[Found]:
-        """The `ks[i]` best rows for query i, float32 (n, dim). A small index is always exact."""
-        parts = self.parts
-        queries = scores.prepared(self.metric, queries)
-        exact = exact or self.live <= self._settings.exact_rows
-        rows: list[list[Rows]] = [[] for _ in ks]
-        scored: list[list[Scores]] = [[] for _ in ks]
-        scanned = [True] * len(ks)
+    def search(
+        self,
+        queries: Vectors,
+        ks: Sequence[int],
+        *,
+        exact: bool = False,
+        sieve: Sieve | None = None,
+    ) -> list[Found]:
+        """The `ks[i]` best rows for query i, float32 (n, dim). A small index is always exact.
 
-        def take(query: int, own: Rows, vectors: Vectors, slots: Slots) -> None:
-            rows[query].append(own[slots])
-            scored[query].append(scores.exact(self.metric, queries[query], vectors[slots]))
-
-        for head in parts.heads:
-            look = head.look()
-            if not len(look.rows):
-                continue
-            alive = look.alive if look.dead else None
-            for query, slots in enumerate(
-                scan(self.metric, queries, ks, look.vectors, look.squared, alive, look.longest)
-            ):
-                take(query, look.rows, look.vectors, slots)
-        for segment in parts.segments:
-            walked = [] if exact else self._walk(segment, queries, ks)
-            scanning = sorted(set(range(len(ks))) - {query for query, _ in walked})
-            for query, slots in walked:
-                scanned[query] = False
-                take(query, segment.rows, segment.vectors, slots)
-            if scanning:
-                alive = segment.alive() if segment.dead else None
-                for query, slots in zip(
-                    scanning,
-                    scan(
-                        self.metric,
-                        queries[scanning],
-                        [ks[query] for query in scanning],
-                        segment.vectors,
-                        segment.squared,
-                        alive,
-                        segment.longest,
-                    ),
-                    strict=True,
-                ):
-                    take(query, segment.rows, segment.vectors, slots)
-        found = []
-        for k, own, own_scores, all_scanned in zip(ks, rows, scored, scanned, strict=True):
-            if own:
-                best = scores.best(np.concatenate(own), np.concatenate(own_scores), k)
-            else:
-                best = NO_ROWS, np.empty(0, np.float32)
-            found.append(Found(*best, all_scanned))
-        return found
-
-    def _walk(
-        self, segment: Segment, queries: Vectors, ks: Sequence[int]
-    ) -> list[tuple[int, Slots]]:
-        """The queries a graph search answers better than a scan, and their slots.
-
-        Left out are those with a large k, all when most rows are dead, and those for which the
-        graph gave fewer than there are: a walk can get stuck among removed rows.
+        With a `sieve` only rows that pass it.
         """
-        live = segment.live
-        if live < segment.count // 2:
-            return []
-        by_ef: dict[int, list[int]] = {}
-        for query, k in enumerate(ks):
-            ef = max(self._settings.ef_search, 2 * k)
-            if live > _SCAN_ROWS_PER_CANDIDATE * ef:
-                by_ef.setdefault(ef, []).append(query)
-        walked = []
-        for ef, members in by_ef.items():
-            most = max(ks[query] for query in members)
-            some = queries if len(members) == len(ks) else queries[members]
-            for query, slots in zip(members, segment.walk(some, most, ef), strict=True):
-                if len(slots) >= min(ks[query], segment.live):
-                    walked.append((query, slots[: ks[query]]))
-        return walked
+        parts = self.parts
+        settings = self._settings
+        return Seek(
+            self.metric,
+            scores.prepared(self.metric, queries),
+            ks,
+            ef=settings.ef_search,
+            exact=exact or parts.live <= settings.exact_rows,
+            sieve=sieve,
+        ).run(parts)

@@ -37,7 +37,17 @@ class Abandoned(Exception):
 class Segment:
     """`bitmap` has bit i (little-endian) set while slot i is alive."""
 
-    __slots__ = ("bitmap", "file", "graph", "live", "longest", "rows", "squared", "vectors")
+    __slots__ = (
+        "__weakref__",
+        "bitmap",
+        "file",
+        "graph",
+        "live",
+        "longest",
+        "rows",
+        "squared",
+        "vectors",
+    )
 
     def __init__(
         self,
@@ -91,16 +101,33 @@ class Segment:
         bits = np.unpackbits(self.bitmap, count=self.count, bitorder="little")
         return bits.view(np.bool_)
 
-    def walk(self, queries: Vectors, k: int, ef: int) -> list[Slots]:
-        """Up to k near slots per query, from the graph; fewer when it finds no more."""
-        if self.dead:
+    def walk(
+        self, queries: Vectors, k: int, ef: int, bits: NDArray[np.uint8] | None = None
+    ) -> list[Slots]:
+        """Up to k near slots per query, from the graph; fewer when it finds no more.
+
+        `bits` names the slots that count, in place of those that are alive.
+        """
+        if bits is not None or self.dead:
             # The selector points into the bitmap; both live in this frame until the search is done.
-            selector = faiss.IDSelectorBitmap(self.bitmap)
+            bits = self.bitmap if bits is None else bits
+            selector = faiss.IDSelectorBitmap(bits)
             params = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
         else:
             params = faiss.SearchParametersHNSW(efSearch=ef)
         _, found = self.graph.search(queries, k, params=params)
         return [slots[slots >= 0] for slots in found]
+
+    def compare(self, query: Vectors, k: int, slots: Slots) -> tuple[Slots, NDArray[np.float32]]:
+        """The k best of these slots for one query (dim,), roughly scored, best first.
+
+        Compared where they lie: gathering them first takes twice as long.
+        """
+        selector = faiss.IDSelectorArray(slots)
+        params = faiss.SearchParameters(sel=selector)
+        storage = faiss.downcast_index(self.graph.storage)
+        rough, found = storage.search(query[None, :], min(k, len(slots)), params=params)
+        return found[0], rough[0]
 
 
 def stored_vectors(graph: Any) -> Vectors:

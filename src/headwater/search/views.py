@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.abc
@@ -33,10 +34,12 @@ from headwater.errors import (
     Unavailable,
 )
 from headwater.model import AddedVectors, Change, Committed, Library, Position, Rows, Vectors
-from headwater.search.base import Neighbours, SearchEngine, ViewStatus
-from headwater.search.index import Found, VectorIndex
+from headwater.search.base import Allowed, Neighbours, SearchEngine, ViewStatus
+from headwater.search.index import VectorIndex
 from headwater.search.loader import Loader
 from headwater.search.page import DELETED, Step, marks, read_page
+from headwater.search.parts import Found
+from headwater.search.sieve import Sieve
 from headwater.search.upkeep import Upkeep
 from headwater.search.view import View
 from headwater.settings import SearchSettings
@@ -59,6 +62,7 @@ class _Ask:
     queries: Vectors
     k: Sequence[int]
     exact: bool
+    sieve: Sieve | None
 
 
 class LocalViews(SearchEngine):
@@ -83,6 +87,7 @@ class LocalViews(SearchEngine):
         self._views: dict[str, View] = {}
         self._suspect: dict[str, str] = {}
         """Libraries whose view failed: their snapshot is not to be used, and why."""
+        self._sieves: WeakKeyDictionary[Allowed, Sieve] = WeakKeyDictionary()
         self._applied = Bell()
         self._turn = anyio.Lock(fast_acquire=True)
         self._loader = Loader(folder, settings, log, clock)
@@ -128,7 +133,13 @@ class LocalViews(SearchEngine):
     # ── Questions ───────────────────────────────────────────────────────────────────────────────
 
     async def search(
-        self, library: Library, queries: Vectors, k: Sequence[int], *, exact: bool = False
+        self,
+        library: Library,
+        queries: Vectors,
+        k: Sequence[int],
+        *,
+        exact: bool = False,
+        allowed: Allowed | None = None,
     ) -> list[Neighbours]:
         if queries.ndim != 2 or queries.shape[1] != library.dimension:
             raise DimensionMismatch(
@@ -143,8 +154,13 @@ class LocalViews(SearchEngine):
         position = self._position_of(view)
         self._next_lane = (self._next_lane + 1) % len(self._lanes)
         lane = self._lanes[self._next_lane]
-        found = await lane.submit(_Ask(view.index, queries, k, exact))
-        return [Neighbours(one.rows, one.scores, position, one.exact) for one in found]
+        sieve = None
+        if allowed is not None:
+            sieve = self._sieves.get(allowed)
+            if sieve is None:
+                sieve = self._sieves[allowed] = Sieve(allowed)
+        found = await lane.submit(_Ask(view.index, queries, k, exact, sieve))
+        return [Neighbours(one.rows, one.scores, position, one.exact, one.steps) for one in found]
 
     async def caught_up(self, library_id: str, position: Position) -> None:
         view = self._views.get(library_id)
@@ -373,17 +389,17 @@ def _rows_of(piece: AddedVectors) -> Rows:
 
 
 def _answer(asks: Sequence[_Ask]) -> list[list[Found] | BaseException]:
-    """One search per index and mode, however many asked. Runs on a lane."""
-    groups: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
+    """One search per index, mode and filter, however many asked. Runs on a lane."""
+    groups: defaultdict[tuple[int, bool, int], list[int]] = defaultdict(list)
     for number, ask in enumerate(asks):
-        groups[id(ask.index), ask.exact].append(number)
+        groups[id(ask.index), ask.exact, id(ask.sieve)].append(number)
     answers: list[list[Found] | BaseException] = [[] for _ in asks]
     for members in groups.values():
         first = asks[members[0]]
         queries = np.concatenate([asks[number].queries for number in members])
         ks = [k for number in members for k in asks[number].k]
         try:
-            found = first.index.search(queries, ks, exact=first.exact)
+            found = first.index.search(queries, ks, exact=first.exact, sieve=first.sieve)
         except Exception as error:  # noqa: BLE001 - raised at those who asked, not at others
             for number in members:
                 answers[number] = error
