@@ -1,0 +1,535 @@
+"""Views that live in one thread: an index per library, kept up with the log.
+
+`KeywordViews` and the metadata view are made of this. Their indexes are slow to change and belong
+to one thread, so everything that touches one is a job on a lane, a bounded piece at a time, and
+only the loop decides what comes next. An index is a cache of the store and nothing else: one that
+could not apply a change must never answer again, it is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import structlog
+
+from headwater.changes.bell import Bell
+from headwater.changes.log import Log
+from headwater.clock import Clock
+from headwater.errors import (
+    CursorExpired,
+    HeadwaterError,
+    LibraryNotFound,
+    NotCaughtUp,
+    ShuttingDown,
+    Unavailable,
+)
+from headwater.model import Change, Library, Position
+from headwater.search.following import (
+    TYPES,
+    FollowerStatus,
+    Index,
+    LogStretch,
+    Slot,
+    Unusable,
+    read_stretch,
+)
+from headwater.search.page import DELETED
+from headwater.settings import SearchSettings
+from headwater.store.base import Reader
+from headwater.threads import Lane, Pool
+
+T = TypeVar("T")
+
+_PASSES_PER_TURN = 32
+_RETRY_S = 0.2
+_CLOSE_S = 3.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What a turn of following did: the indexes it changed, or why they failed."""
+
+    through: Position
+    deleted: list[str]
+    changed: dict[str, tuple[int, int]]
+    failed: dict[str, Exception]
+
+
+class Follower(Generic[Index]):
+    """The indexes of one kind for all libraries in use. Loop only; the work is done on one lane.
+
+    `make` gives a library's index, not yet restored or begun, and is called on the loop; `discard`
+    takes away what is kept of a deleted library, in the lane's thread. Over `memory_bytes` the
+    indexes used longest ago are closed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Library], Index],
+        settings: SearchSettings,
+        log: Log,
+        clock: Clock,
+        *,
+        memory_bytes: int,
+        discard: Callable[[str], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._make = make
+        self._discard = discard
+        self._settings = settings
+        self._log = log
+        self._clock = clock
+        self._memory_bytes = memory_bytes
+        self._slots: dict[str, Slot[Index]] = {}
+        self._suspect: dict[str, str] = {}
+        """Libraries whose index failed: what is kept of it is not to be used, and why."""
+        self._applied = Bell()
+        self._turn = anyio.Lock(fast_acquire=True)
+        """Held while changes are applied, and while an index joins those they are applied to."""
+        self._lane: Lane[Callable[[], Any], Any] = Lane(name, _do, max_batch=1)
+        self._read: Callable[[Callable[[Reader], Any]], Any] | None = None
+        self._group: anyio.abc.TaskGroup | None = None
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Follow the log until cancelled, then close every index, keeping what can be kept."""
+        self._applied.ring(self._log.head)
+        self._read = self._log.store.open_reader()
+        try:
+            async with anyio.create_task_group() as group:
+                await group.start(self._lane.run)
+                group.start_soon(self._follow)
+                group.start_soon(self._tend)
+                self._group = group
+                task_status.started()
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    self._group = None
+        finally:
+            # The lane's thread has been joined: nobody else touches an index any more.
+            with anyio.CancelScope(shield=True):
+                deadline = self._clock.monotonic() + _CLOSE_S
+                await Pool(f"{self.name}-close", 1).call(self._close_all, deadline)
+
+    # ── Questions ───────────────────────────────────────────────────────────────────────────────
+
+    async def ask(self, library: Library, question: Callable[[Index], T]) -> tuple[T, Position]:
+        """`question`'s answer, given in the lane's thread, and a position it had reached.
+
+        Opens the index when it is not open, and first waits until it has applied everything that
+        was committed when the call was made. Raises `NotCaughtUp` when all that takes longer than
+        the settings allow, and whatever `question` raises; a question that raises `Unusable`
+        costs the index, which is made anew.
+        """
+        target = self._log.head
+        with anyio.move_on_after(self._settings.max_wait.total_seconds()):
+            while True:
+                slot = self._open(library)
+                await slot.done.wait()
+                if slot.error is not None:
+                    raise self._error_of(slot)
+                if self._applied.position < target:
+                    await self._applied.wait_past(target - 1)
+                if self._slots.get(library.id) is slot and slot.ready:
+                    break
+            # Nothing is awaited between the check and the submission: a job that closes the
+            # index can only come after this one.
+            position = max(slot.position, self._applied.position)
+            try:
+                return await self._submit(partial(question, slot.index)), position
+            except Unusable as error:
+                self._fail(slot, error)
+                raise self._error_of(slot) from error
+        raise self._behind(library.id, target)
+
+    async def caught_up(self, library_id: str, position: Position) -> None:
+        """Return when a question asked now would see `position`. At once when not loaded.
+
+        Raises `NotCaughtUp` when that takes longer than the settings allow.
+        """
+        slot = self._slots.get(library_id)
+        if slot is None or not slot.ready or self._applied.position >= position:
+            return
+        with anyio.move_on_after(self._settings.max_wait.total_seconds()):
+            await self._applied.wait_past(position - 1)
+            return
+        raise self._behind(library_id, position)
+
+    def open(self, library: Library) -> None:
+        """Begin to open the index without waiting. Does nothing when it is, or when stopping."""
+        if self._group is not None:
+            self._open(library)
+
+    def opened(self, library_id: str) -> bool:
+        """Whether the library's index is open or being opened."""
+        slot = self._slots.get(library_id)
+        return slot is not None and slot.state != "failed"
+
+    def status(self) -> list[FollowerStatus]:
+        return [
+            FollowerStatus(
+                slot.id,
+                slot.state,
+                self._applied.position if slot.ready else slot.position,
+                slot.rows,
+                slot.memory_bytes,
+                slot.reason,
+            )
+            for slot in self._slots.values()
+        ]
+
+    # ── Opening ─────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self, library: Library) -> Slot[Index]:
+        if self._group is None:
+            raise ShuttingDown(f"the {self.name} views are not running; connect again in a moment")
+        now = self._clock.monotonic()
+        slot = self._slots.get(library.id)
+        if slot is None or slot.state == "failed":
+            slot = Slot(library, self._make(library), now)
+            self._slots[library.id] = slot
+            self._group.start_soon(self._bring_up, slot)
+        slot.used_at = now
+        return slot
+
+    async def _bring_up(self, slot: Slot[Index]) -> None:
+        suspect = self._suspect.pop(slot.id, None)
+        try:
+            if not await self._submit(partial(self._reading, partial(_exists, id=slot.id))):
+                raise _gone(slot.id)
+            rebuilt = await self._restore(slot, suspect)
+            if rebuilt is not None:
+                await self._rebuild(slot, rebuilt)
+            await self._join(slot)
+        except Exception as error:
+            # The task's root: those who wait hear of it, and the next question tries again.
+            expected = isinstance(error, HeadwaterError)
+            if expected:
+                log.warning("view.not_loaded", kind=self.name, library=slot.id, error=str(error))
+                if suspect is not None:
+                    self._suspect.setdefault(slot.id, suspect)
+            else:
+                log.exception("view.not_loaded", kind=self.name, library=slot.id)
+                self._suspect[slot.id] = f"the index failed: {error}"
+            if not slot.done.is_set():
+                slot.failed(error)
+            await self._unheard(partial(slot.index.close, None, spoilt=not expected))
+            if isinstance(error, LibraryNotFound):
+                self._suspect.pop(slot.id, None)
+                if self._slots.get(slot.id) is slot:
+                    del self._slots[slot.id]
+                if self._discard is not None:
+                    await self._unheard(partial(self._discard, slot.id))
+            return
+        log.info(
+            "view.ready", kind=self.name, library=slot.id, rows=slot.rows, position=slot.position
+        )
+
+    async def _restore(self, slot: Slot[Index], suspect: str | None) -> str | None:
+        """Go on from what was kept. Returns why that cannot be, "" when there is nothing."""
+        if suspect is not None:
+            return suspect
+        try:
+            position = await self._submit(slot.index.restore)
+            if position is None:
+                return ""
+            head = await self._submit(partial(self._reading, _head))
+            if position > head:
+                return f"what was kept is at {position}, ahead of the log at {head}"
+            slot.position = position
+            slot.state = "replaying"
+            while not await self._catch_up(slot):
+                pass
+        except Unusable as error:
+            return str(error)
+        except CursorExpired:
+            return "the log no longer reaches back to what was kept"
+        return None
+
+    async def _rebuild(self, slot: Slot[Index], reason: str) -> None:
+        if reason:
+            log.warning("view.rebuilding", kind=self.name, library=slot.id, reason=reason)
+        slot.state = "rebuilding"
+        slot.reason = reason or None
+        await self._submit(slot.index.begin)
+        # What is committed from here on is replayed afterwards, whether a page held it or not.
+        slot.position = await self._submit(partial(self._reading, _head))
+        after: int | None = 0
+        while after is not None:
+            after, slot.rows, slot.memory_bytes = await self._submit(
+                partial(self._fill, slot.index, after)
+            )
+        await self._submit(partial(slot.index.commit, slot.position))
+
+    async def _join(self, slot: Slot[Index]) -> None:
+        """Make an index one of those that `_follow` serves, without a gap.
+
+        While the turn is held nothing is applied, so the last page ends at or past the place
+        where the others are.
+        """
+        while not await self._catch_up(slot):
+            pass
+        async with self._turn:
+            while not await self._catch_up(slot) or slot.position < self._applied.position:
+                pass
+            if slot.error is not None:
+                raise slot.error
+            slot.became_ready()
+
+    async def _catch_up(self, slot: Slot[Index]) -> bool:
+        """Apply one page; whether that was all. Raises `CursorExpired`, `LibraryNotFound`."""
+        page, slot.rows, slot.memory_bytes = await self._submit(
+            partial(self._apply_alone, slot.index, slot.id, slot.position)
+        )
+        slot.position = page.through
+        if slot.id in page.deleted:
+            raise _gone(slot.id)
+        through_all: bool = page.through >= page.head
+        return through_all
+
+    # ── Following ───────────────────────────────────────────────────────────────────────────────
+
+    async def _follow(self) -> None:
+        while True:
+            await self._log.bell.wait_past(self._applied.position)
+            try:
+                async with self._turn:
+                    if not self._pass_over():
+                        await self._take_turn()
+            except CursorExpired:
+                self._start_over()
+            except Unavailable as error:
+                log.warning("views.waiting_for_store", kind=self.name, error=str(error))
+                await anyio.sleep(_RETRY_S)
+            await anyio.lowlevel.checkpoint()
+
+    def _pass_over(self) -> bool:
+        """Go past recent commits that concern no index here: they cost the thread nothing."""
+        for number in range(_PASSES_PER_TURN):
+            committed = self._log.ring.after(self._applied.position)
+            if committed is None or any(map(self._concerns, committed.changes)):
+                return number > 0
+            self._applied.ring(committed.through)
+        return True
+
+    def _concerns(self, change: Change) -> bool:
+        if change.type == DELETED:
+            return True
+        slot = self._slots.get(change.library_id or "")
+        return slot is not None and slot.ready and change.type in TYPES
+
+    async def _take_turn(self) -> None:
+        ready = {slot.id: slot.index for slot in self._slots.values() if slot.ready}
+        turn: _Turn = await self._submit(partial(self._apply, ready, self._applied.position))
+        for library_id, facts in turn.changed.items():
+            slot = self._slots.get(library_id)
+            if slot is not None:
+                slot.rows, slot.memory_bytes = facts
+        for library_id, error in turn.failed.items():
+            slot = self._slots.get(library_id)
+            if slot is not None and slot.ready:
+                self._fail(slot, error)
+        for library_id in turn.deleted:
+            self._deleted(library_id)
+        self._applied.ring(turn.through)
+
+    def _fail(self, slot: Slot[Index], error: Exception) -> None:
+        if slot.state == "failed":
+            return
+        log.error("view.failed", kind=self.name, library=slot.id, error=str(error))
+        self._suspect[slot.id] = f"the index failed: {error}"
+        slot.failed(error if isinstance(error, HeadwaterError) else self._broken(slot.id, error))
+        self._soon(partial(slot.index.close, None, spoilt=True))
+
+    def _deleted(self, library_id: str) -> None:
+        self._suspect.pop(library_id, None)
+        slot = self._slots.pop(library_id, None)
+        if slot is not None:
+            was_open = slot.ready
+            slot.failed(_gone(library_id))
+            if not was_open:
+                return  # `_bring_up` lets go of it
+            self._soon(partial(slot.index.close, None))
+        if self._discard is not None:
+            self._soon(partial(self._discard, library_id))
+
+    def _start_over(self) -> None:
+        """The log was trimmed past us: what is loaded cannot be brought up to date any more."""
+        for slot in list(self._slots.values()):
+            if slot.ready:
+                reason = "the log was trimmed past this view"
+                self._fail(slot, NotCaughtUp(f"{reason}; it is made again at the next search"))
+        self._applied.ring(self._log.head)
+
+    # ── Looking after ───────────────────────────────────────────────────────────────────────────
+
+    async def _tend(self) -> None:
+        """Keep what stands still from falling off the log's end, and memory within its bound."""
+        every = self._settings.snapshot_every.total_seconds()
+        while True:
+            await anyio.sleep(every)
+            async with self._turn:
+                position = self._applied.position
+                for slot in list(self._slots.values()):
+                    if slot.ready:
+                        try:
+                            await self._submit(partial(slot.index.commit, position))
+                        except Unavailable:
+                            break
+                        except Exception as error:  # noqa: BLE001 - the index's, not the task's
+                            self._fail(slot, error)
+                self._evict(position)
+
+    def _evict(self, position: Position) -> None:
+        ready = sorted(
+            (slot for slot in self._slots.values() if slot.ready), key=lambda slot: slot.used_at
+        )
+        total = sum(slot.memory_bytes for slot in ready)
+        while total > self._memory_bytes and len(ready) > 1:
+            slot = ready.pop(0)
+            total -= slot.memory_bytes
+            del self._slots[slot.id]
+            self._soon(partial(slot.index.close, position))
+            log.info("view.evicted", kind=self.name, library=slot.id)
+
+    # ── In the lane's thread ────────────────────────────────────────────────────────────────────
+
+    def _reading(self, query: Callable[[Reader], T]) -> T:
+        assert self._read is not None
+        result: T = self._read(query)
+        return result
+
+    def _fill(self, index: Index, after: int) -> tuple[int | None, int, int]:
+        next_after = self._reading(lambda reader: index.fill(reader, after))
+        return next_after, index.rows, index.memory_bytes
+
+    def _apply_alone(self, index: Index, id: str, after: Position) -> tuple[LogStretch, int, int]:
+        def apply(reader: Reader) -> LogStretch:
+            page = read_stretch(reader, after, {id: index}, only=id)
+            own = page.changes.get(id)
+            if own:
+                index.apply(reader, own)
+            return page
+
+        page = self._reading(apply)
+        if page.changes:
+            index.commit(page.through)
+        return page, index.rows, index.memory_bytes
+
+    def _apply(self, indexes: Mapping[str, Index], after: Position) -> _Turn:
+        """Apply one page to everybody and commit: all that is there, however many wrote it."""
+        failed: dict[str, Exception] = {}
+
+        def apply(reader: Reader) -> LogStretch:
+            failed.clear()
+            page = read_stretch(reader, after, indexes)
+            for library_id, own in page.changes.items():
+                try:
+                    _unpanicked(partial(indexes[library_id].apply, reader, own))
+                except Unavailable:
+                    raise
+                except Exception as error:
+                    log.exception("view.not_applied", kind=self.name, library=library_id)
+                    failed[library_id] = error
+            return page
+
+        page = self._reading(apply)
+        changed: dict[str, tuple[int, int]] = {}
+        for library_id in page.changes:
+            if library_id in failed:
+                continue
+            index = indexes[library_id]
+            try:
+                _unpanicked(partial(index.commit, page.through))
+            except Exception as error:
+                log.exception("view.not_committed", kind=self.name, library=library_id)
+                failed[library_id] = error
+                continue
+            changed[library_id] = index.rows, index.memory_bytes
+        return _Turn(page.through, page.deleted, changed, failed)
+
+    def _close_all(self, deadline: float) -> None:
+        for slot in self._slots.values():
+            keeps = slot.ready and self._clock.monotonic() <= deadline
+            slot.index.close(
+                self._applied.position if keeps else None, spoilt=slot.state == "failed"
+            )
+
+    # ── Jobs ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _submit(self, job: Callable[[], T]) -> T:
+        result: T = await self._lane.submit(partial(_unpanicked, job))
+        return result
+
+    def _soon(self, job: Callable[[], object]) -> None:
+        """Have it done by the lane after what was submitted before; nobody waits for it."""
+        if self._group is not None:
+            self._group.start_soon(self._unheard, job)
+
+    async def _unheard(self, job: Callable[[], object]) -> None:
+        try:
+            await self._submit(job)
+        except Exception:
+            log.exception("view.left_behind", kind=self.name)
+
+    def _error_of(self, slot: Slot[Index]) -> HeadwaterError:
+        if isinstance(slot.error, HeadwaterError):
+            return slot.error
+        return self._broken(slot.id, slot.error)
+
+    def _broken(self, library_id: str, error: Exception | None) -> Unavailable:
+        return Unavailable(
+            f"the {self.name} index of library {library_id} could not be used ({error}); it is "
+            "made anew, try again, and see the server's log",
+            library_id=library_id,
+        )
+
+    def _behind(self, library_id: str, position: Position) -> NotCaughtUp:
+        slot = self._slots.get(library_id)
+        at = self._applied.position if slot is None or slot.ready else slot.position
+        return NotCaughtUp(
+            f"the {self.name} index of library {library_id} is at {self._log.cursor(at)}, not yet "
+            f"at {self._log.cursor(position)}; what was written is kept, ask again in a moment",
+            state="not loaded" if slot is None else slot.state,
+        )
+
+
+def _do(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [job() for job in jobs]
+
+
+def _head(reader: Reader) -> Position:
+    return reader.head()
+
+
+def _exists(reader: Reader, id: str) -> bool:
+    library = reader.library(id)
+    return library is not None and library.id == id
+
+
+def _gone(library_id: str) -> LibraryNotFound:
+    return LibraryNotFound(f"library {library_id} is gone", id=library_id)
+
+
+def _unpanicked(job: Callable[[], T]) -> T:
+    """`job`, with a panic of an extension made an `Unusable`.
+
+    PyO3's PanicException is no `Exception`, and would end the thread without a word to anybody.
+    """
+    try:
+        return job()
+    except Exception:
+        raise
+    except BaseException as panic:
+        raise Unusable(f"{type(panic).__name__}: {panic}") from panic

@@ -1,0 +1,178 @@
+"""What a view in one thread is made of: an index of one library, and what is known of it.
+
+`Follower` keeps such indexes up with the log; the keyword and the metadata view implement them.
+An index never touches the loop, and never decides when it is called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import anyio
+
+from headwater.model import Change, Library, Position
+from headwater.search.page import DELETED
+from headwater.store.base import Reader
+
+State = Literal["loading", "replaying", "rebuilding", "ready", "failed"]
+
+TYPES = ("document.added", "document.updated", "document.embedded", "document.deleted", DELETED)
+
+_PAGE_CHANGES = 2_000
+_PAGE_ROWS = 4_096
+"""Chunk rows after which a page is cut: one document may have thousands."""
+
+
+class Unusable(Exception):
+    """What an index has is not to be trusted, and why: it must be made anew from the store."""
+
+
+class FollowingIndex(ABC):
+    """One library's index. Never called by two threads at once, nearly always by the same.
+
+    Any method but `close` may raise. After `Unusable` from `restore` comes `begin`; after anything
+    else the index is closed and never used again.
+    """
+
+    @abstractmethod
+    def restore(self) -> Position | None:
+        """Take up what an earlier process left, and say which position it has reached.
+
+        None when there is nothing. Raises `Unusable` when it is not to be trusted.
+        """
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Be empty, whatever there was."""
+
+    @abstractmethod
+    def fill(self, reader: Reader, after: int) -> int | None:
+        """Put in one page of what the store holds after `after`, 0 at first; None: no more.
+
+        Returns the next page's `after`. Keep a page to some 50 ms: others wait meanwhile. Pages
+        are read in separate transactions, and what changed between them is applied again later.
+        """
+
+    @abstractmethod
+    def apply(self, reader: Reader, changes: Sequence[Change]) -> None:
+        """Apply this library's changes, in order; `reader` may be ahead of them.
+
+        Applying a change again, also after later ones, must end in the same state: a stretch of
+        the log may come twice, but never with a gap.
+        """
+
+    @abstractmethod
+    def commit(self, position: Position) -> None:
+        """Show to readers what was applied, and be at `position`; cheap when nothing was."""
+
+    @abstractmethod
+    def close(self, position: Position | None, *, spoilt: bool = False) -> None:
+        """Let go of everything; what is kept for the next process stands for `position`.
+
+        None leaves what is kept as it is; `spoilt` says that it must not be used again. May come
+        twice, must not raise.
+        """
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """How many things can be found, for people to see."""
+
+    @property
+    @abstractmethod
+    def memory_bytes(self) -> int: ...
+
+
+Index = TypeVar("Index", bound=FollowingIndex)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerStatus:
+    """One library's index, as `ViewStatus` tells it for vectors."""
+
+    library_id: str
+    state: State
+    position: Position
+    rows: int
+    memory_bytes: int
+    reason: str | None = None
+
+
+class Slot(Generic[Index]):
+    """A library's index and what the loop knows of it. `index` is touched by jobs only."""
+
+    def __init__(self, library: Library, index: Index, now: float) -> None:
+        self.library = library
+        self.index = index
+        self.state: State = "loading"
+        self.reason: str | None = None
+        self.error: Exception | None = None
+        self.position: Position = 0
+        self.rows = 0
+        self.memory_bytes = 0
+        self.done = anyio.Event()
+        """Set when the index is ready or has failed."""
+        self.used_at = now
+
+    @property
+    def id(self) -> str:
+        return self.library.id
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"
+
+    def became_ready(self) -> None:
+        self.state = "ready"
+        self.done.set()
+
+    def failed(self, error: Exception) -> None:
+        self.state = "failed"
+        self.reason = str(error)
+        self.error = error
+        self.done.set()
+
+
+@dataclass(frozen=True, slots=True)
+class LogStretch:
+    """Changes by library, in order. At `through == head` nothing is left."""
+
+    changes: dict[str, list[Change]]
+    deleted: list[str]
+    through: Position
+    head: Position
+
+
+def read_stretch(
+    reader: Reader, after: Position, indexes: Mapping[str, object], *, only: str | None = None
+) -> LogStretch:
+    """What came after `after` for `indexes`; `only` reads no other library's changes.
+
+    Raises `CursorExpired`.
+    """
+    head = reader.head()
+    found = reader.log(
+        after,
+        _PAGE_CHANGES,
+        library_ids=None if only is None else {only},
+        types=TYPES if indexes else (DELETED,),
+    )
+    changes: dict[str, list[Change]] = {}
+    deleted: list[str] = []
+    rows, through = 0, found.through
+    for change in found.changes:
+        library_id = change.library_id
+        if library_id is None:
+            continue
+        if change.type == DELETED:
+            deleted.append(library_id)
+        elif library_id in indexes:
+            changes.setdefault(library_id, []).append(change)
+            rows += change.added.count + change.removed.count + change.kept.count
+            if rows >= _PAGE_ROWS and change is not found.changes[-1]:
+                through = change.position
+                break
+    return LogStretch(changes, deleted, through, head)
