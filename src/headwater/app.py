@@ -23,6 +23,7 @@ from headwater.api import openapi, problems
 from headwater.api.direct import DirectSearch
 from headwater.api.document_streams import document_stream_routes
 from headwater.api.documents import document_routes
+from headwater.api.embedders import embedder_routes
 from headwater.api.events import event_routes
 from headwater.api.health import health_routes
 from headwater.api.libraries import library_routes
@@ -71,7 +72,7 @@ class Parts:
             on_commit=self.log.publish,
             on_foreign=self.log.hear,
         )
-        self.embedders = Embedders()
+        self.embedders = Embedders(settings.embed, clock)
         self.engine = LocalViews(
             settings.data / "views",
             settings.search,
@@ -200,6 +201,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(
         document_routes(parts.log, parts.libraries, parts.documents, settings.limits)
     )
+    app.include_router(embedder_routes(parts.embedders))
     app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
     return app
 

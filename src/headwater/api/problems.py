@@ -6,6 +6,7 @@ a traceback or a path of the machine.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -37,6 +38,7 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.UnsupportedEncoding: 415,
     errors.Unavailable: 503,
     errors.Overloaded: 429,
+    errors.EmbedderFailed: 502,
     errors.Refused: 500,
     HeadwaterError: 500,
 }
@@ -53,6 +55,7 @@ TITLES = {
     422: "The request is not valid",
     429: "Too many requests",
     500: "Internal error",
+    502: "The embedder failed",
     503: "Not available now",
 }
 
@@ -75,7 +78,8 @@ def problem(
         "retryable": retryable,
         "request_id": request.scope.get("headwater.request_id"),
     }
-    headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    wait_s = max(RETRY_AFTER_S, math.ceil(fields.get("retry_after_s") or 0))
+    headers = {"retry-after": str(wait_s)} if status in (429, 503) else None
     return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 

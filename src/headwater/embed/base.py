@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import anyio.abc
 
@@ -36,5 +36,10 @@ class Embedder(ABC):
     async def embed(self, texts: Sequence[str], kind: Kind = "document") -> Vectors:
         """One vector per text, in order: float32, (n, dimension), unit length.
 
-        A text with nothing to embed gives the zero vector. Raises `EmbedderFailed`.
+        A text with nothing to embed gives the zero vector. Raises `EmbedderUnavailable` when it
+        may work later, `EmbedderFailed` when it will not before somebody changes something.
         """
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures since the start, JSON-ready, for people. Never a secret."""
+        return {}

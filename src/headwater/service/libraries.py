@@ -59,12 +59,18 @@ class Libraries:
         chunk_overlap: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> Library:
-        """Raises `InvalidLibrary`, `LibraryExists`."""
+        """Raises `InvalidLibrary`, `LibraryExists`, `EmbedderFailed`, `EmbedderUnavailable`."""
+        _check_name(name)
         if dimension is not None and dimension > self._limits.dimension:
             raise InvalidLibrary(
                 f"dimension {dimension} is over the limit of {self._limits.dimension}"
             )
-        identity, dimension = self._embedders.describe(embedder, dimension)
+        identity, dimension = await self._embedders.describe(embedder, dimension)
+        if dimension > self._limits.dimension:
+            raise InvalidLibrary(
+                f"the embedder {embedder!r} makes vectors of {dimension} dimensions, over the "
+                f"limit of {self._limits.dimension}; ask for fewer with `dimension`"
+            )
         size = self._ingest.chunk_size if chunk_size is None else chunk_size
         overlap = (
             min(self._ingest.chunk_overlap, size // 4) if chunk_overlap is None else chunk_overlap

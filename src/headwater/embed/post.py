@@ -1,0 +1,136 @@
+"""One call to a provider, and what its failure means.
+
+`remote.py` decides what to do about it; here every way a call can fail becomes one of three:
+it may pass (`Passing`), the batch may be the reason (`Rejected`), or a person must change
+something (`EmbedderFailed`). It must never follow a redirect: the key stays with its host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+import httpx
+import msgspec
+
+from headwater.embed.provider import Call, Provider
+from headwater.embed.retry import retry_after_s
+from headwater.errors import EmbedderFailed
+
+MAX_ANSWER_BYTES = 128 << 20
+"""Longest answer that is read: 2,048 vectors of 3,072 numbers in text have half of it."""
+
+_MAX_PROBLEM_BYTES = 16 << 10
+_MAY_PASS = frozenset({408, 409, 424, 425, 429})
+_BATCH_MAY_BE_WRONG = frozenset({400, 413, 422})
+
+
+class Passing(Exception):
+    """It may work if tried again. `alive`: it was an answer, only not now (a rate limit)."""
+
+    def __init__(
+        self, kind: str, reason: str, *, retry_after_s: float | None = None, alive: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.alive = alive
+
+
+class Rejected(Exception):
+    """The provider does not take this batch: it is too large, or a text in it is wrong."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.said = said
+
+
+async def post(
+    client: httpx.AsyncClient,
+    provider: Provider,
+    call: Call,
+    *,
+    timeout_s: float,
+    connect_s: float,
+    now_us: Callable[[], int],
+) -> bytes:
+    """The body of a success. Raises `Passing`, `Rejected`, `EmbedderFailed`."""
+    timeout = httpx.Timeout(timeout_s, connect=min(connect_s, timeout_s))
+    try:
+        with anyio.fail_after(timeout_s):  # the client's own timeouts are per read
+            async with client.stream(
+                "POST", call.url, content=call.body, headers=call.headers, timeout=timeout
+            ) as response:
+                if response.is_success:
+                    return await _read(response)
+                said = await _problem(response, provider)
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise Passing("connect", "cannot be reached") from error
+    except (TimeoutError, httpx.TimeoutException) as error:
+        raise Passing("timeout", f"has not answered within {timeout_s:.3g} seconds") from error
+    except (httpx.TransportError, httpx.DecodingError) as error:
+        raise Passing("connection", "dropped the connection") from error
+    except (httpx.InvalidURL, httpx.HTTPError) as error:
+        raise EmbedderFailed(
+            f"{provider.host} cannot be asked ({type(error).__name__}); check its base URL"
+        ) from error
+    raise _meaning(response, said, provider, now_us)
+
+
+async def _read(response: httpx.Response) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise Rejected(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _problem(response: httpx.Response, provider: Provider) -> str:
+    """What the body of a refusal says, in short and without the key."""
+    body = b""
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > _MAX_PROBLEM_BYTES:
+            break
+    said: object = body.decode(errors="replace")
+    with suppress(msgspec.DecodeError):
+        said = msgspec.json.decode(body)
+    # {"error": {"message": …}}, {"error": …}, {"message": …} or {"detail": …}
+    for name in ("error", "message", "detail"):
+        if isinstance(said, dict) and name in said:
+            said = said[name]
+    return provider.redact(said if isinstance(said, str) else str(said)) or "no reason given"
+
+
+def _meaning(
+    response: httpx.Response, said: str, provider: Provider, now_us: Callable[[], int]
+) -> Exception:
+    status = response.status_code
+    if status in _MAY_PASS or status >= 500:
+        limited = status == 429
+        return Passing(
+            "rate_limit" if limited else "server_error",
+            "limits the rate of calls (429)" if limited else f"has an error of its own ({status})",
+            retry_after_s=retry_after_s(response.headers, now_us()),
+            alive=limited,
+        )
+    if status in _BATCH_MAY_BE_WRONG:
+        return Rejected(f"{said} ({status})")
+    if status in (401, 403):
+        # What it said is left out: some repeat a part of the key.
+        return EmbedderFailed(
+            f"{provider.host} refuses the key ({status}); set {provider.key_setting} and restart"
+            if provider.has_key
+            else f"{provider.host} wants a key ({status}); set {provider.key_setting} and restart"
+        )
+    if status == 404:
+        return EmbedderFailed(
+            f"{provider.host} does not have the model {provider.model!r}, or its base URL is wrong "
+            f"(404): {said}"
+        )
+    return EmbedderFailed(f"{provider.host} refuses the call ({status}): {said}")

@@ -1,0 +1,107 @@
+"""What differs between providers: how a call is written and its answer read.
+
+`remote.py` does the rest. A provider knows no network, holds no queue and must never show its key:
+every text of the provider that reaches people goes through `redact`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+from pydantic import SecretStr
+
+from headwater.embed.base import Kind
+from headwater.model import Vectors
+
+_SAID_CHARS = 200
+
+
+class WrongAnswer(Exception):
+    """A success whose content is not what was asked for: not JSON, a wrong count, NaN."""
+
+
+class Call(NamedTuple):
+    """A POST to make, and what of it can be written otherwise."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    width: int | None = None
+    base64: bool = False
+
+
+class Answer(NamedTuple):
+    """Vectors as the provider made them, float32 (n, width), and the tokens it counted."""
+
+    vectors: Vectors
+    tokens: int
+
+
+class Provider(ABC):
+    """One model at one provider."""
+
+    kind: str
+    max_inputs: int
+    key_setting: str
+
+    def __init__(self, model: str, base_url: str, key: SecretStr | None) -> None:
+        self.model = model
+        self.base_url = base_url
+        self.host = host_of(base_url)
+        self.has_key = key is not None
+        self._key = key
+        self.width: int | None = None
+        """Asked of the provider where its own width is another."""
+
+    @abstractmethod
+    def call(self, texts: Sequence[str], kind: Kind) -> Call: ...
+
+    @abstractmethod
+    def read(self, body: bytes, count: int) -> Answer:
+        """Raises `WrongAnswer`."""
+
+    def adapt(self, call: Call, said: str) -> bool:
+        """Whether calls are now written otherwise than `call`, because of what its refusal said."""
+        return False
+
+    def redact(self, said: str) -> str:
+        """What a provider said, in short and without the key."""
+        if self._key is not None:
+            said = said.replace(self._key.get_secret_value(), "…")
+        said = " ".join(said.split())
+        return said if len(said) <= _SAID_CHARS else said[:_SAID_CHARS] + "…"
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key.get_secret_value()}"
+        return headers
+
+
+def host_of(base_url: str) -> str:
+    """`host` or `host:port`: the part of a base URL that is shown and stored."""
+    parts = urlsplit(base_url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(body)
+
+
+def stack(rows: Sequence[Any], count: int) -> Vectors:
+    """Rows of numbers as float32 (count, width). Raises `WrongAnswer`."""
+    if len(rows) != count:
+        raise WrongAnswer(f"{len(rows)} vectors for {count} texts")
+    widths = {len(row) for row in rows}
+    if len(widths) != 1 or widths == {0}:
+        raise WrongAnswer(f"vectors of {sorted(widths)} dimensions in one answer")
+    with np.errstate(over="ignore"):
+        vectors = np.array(rows, np.float64).astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise WrongAnswer("vectors with numbers that are not finite")
+    return vectors
