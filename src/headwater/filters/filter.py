@@ -134,8 +134,10 @@ class Range(Filter):
     def holds(self, value: Any) -> bool:
         """Whether one scalar lies in the range."""
         found = comparable(value, self.kind)
-        if found is None:
-            return False
+        return found is not None and self.compares(found)
+
+    def compares(self, found: Any) -> bool:
+        """Whether a value of `comparable` lies in the range."""
         bound: Any = self.bound
         match self.operator:
             case "$gt":
