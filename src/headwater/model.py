@@ -210,6 +210,15 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     pending: Pending | None = None
 
 
+class Described(msgspec.Struct, frozen=True, gc=False):
+    """What filters look at of a stored document: its metadata, and which chunk rows are its."""
+
+    row: int
+    id: str
+    metadata: bytes
+    chunks: Span
+
+
 class Chunk(msgspec.Struct, frozen=True, gc=False):
     """A stored chunk. `start` and `end` are character offsets into the document's text.
 

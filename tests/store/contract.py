@@ -26,7 +26,7 @@ from headwater.errors import (
     ShuttingDown,
     VersionMismatch,
 )
-from headwater.model import NOTHING, Change, Chunk, Document, Pending
+from headwater.model import NOTHING, Change, Chunk, Document, Pending, Span
 from headwater.store.base import (
     Announce,
     BeginBatch,
@@ -119,6 +119,34 @@ class StoreContract:
             types = [change.type for change in await whole_log(opened)]
             assert types == ["library.created", "library.created", "library.updated"]
             await is_sound(opened)
+
+    async def test_what_filters_look_at(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            other = await opened.library("other")
+            await store.write(put(library, draft("x", "a", "b"), draft("y", metadata=b"{}")))
+            await store.write(put(other, draft("z", "c")))
+            x, y = await store.read(
+                lambda reader: reader.described(library.number, after_row=0, limit=9)
+            )
+            assert (x.id, x.metadata, x.chunks.count) == ("x", b'{"lang":"en"}', 2)
+            assert (y.id, y.metadata, y.chunks) == ("y", b"{}", NOTHING)
+            assert x.row < y.row
+            rest = await store.read(
+                lambda reader: reader.described(library.number, after_row=x.row, limit=9)
+            )
+            assert rest == [y]
+            first = x.chunks.first
+            found = await store.read(
+                lambda reader: reader.chunk_metadata([x.chunks, y.chunks, Span(first + 1, 1)])
+            )
+            assert found == {first: b'{"page":1}', first + 1: b'{"page":1}'}
+            await store.write(DeleteLibrary(library.number))
+            assert await store.read(lambda reader: reader.chunk_metadata([x.chunks])) == {}
+            gone = await store.read(
+                lambda reader: reader.described(library.number, after_row=0, limit=9)
+            )
+            assert gone == []
 
     async def test_an_id_wins_over_an_equal_name(self, backend: Backend) -> None:
         async with backend.open() as opened:

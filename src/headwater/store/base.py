@@ -32,6 +32,7 @@ from headwater.model import (
     Change,
     Chunk,
     Committed,
+    Described,
     Document,
     Draft,
     Library,
@@ -383,6 +384,14 @@ class Reader(ABC):
     @abstractmethod
     def chunks(self, documents: Sequence[Document], *, vectors: bool = False) -> list[list[Chunk]]:
         """Each document's chunks, in order."""
+
+    @abstractmethod
+    def described(self, number: int, *, after_row: int, limit: int) -> list[Described]:
+        """Documents by rising `row`, those with `row` > `after_row`, without their text."""
+
+    @abstractmethod
+    def chunk_metadata(self, spans: Sequence[Span]) -> dict[int, bytes]:
+        """The metadata of those chunk rows in `spans` that exist and have their own, by row."""
 
     @abstractmethod
     def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:

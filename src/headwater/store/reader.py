@@ -16,6 +16,7 @@ from sqlalchemy import Select, bindparam, literal_column, or_, select
 from headwater.errors import CursorExpired
 from headwater.model import (
     Chunk,
+    Described,
     Document,
     Library,
     Passage,
@@ -219,6 +220,29 @@ class SqliteReader(Reader):
             ).fetchall():
                 found[row[0]] = chunk_of(row)
         return [[found[row] for row in _rows(d.chunks) if row in found] for d in documents]
+
+    def described(self, number: int, *, after_row: int, limit: int) -> list[Described]:
+        return [
+            Described(row, id, metadata, Span(first, count))
+            for row, id, metadata, first, count in self._db.execute(
+                "SELECT d.row, d.id, d.metadata, d.first_chunk, d.num_chunks FROM libraries l "
+                "CROSS JOIN documents d WHERE l.number = ? AND l.deleted_us IS NULL "
+                "AND d.library = l.number AND d.row > ? ORDER BY d.row LIMIT ?",
+                [number, after_row, limit],
+            ).fetchall()
+        ]
+
+    def chunk_metadata(self, spans: Sequence[Span]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        for first, last in _ranges((span.first, span.count) for span in spans):
+            found.update(
+                self._db.execute(
+                    f"SELECT c.row, c.metadata FROM chunks c {_VISIBLE} "
+                    "AND c.row BETWEEN ? AND ? AND c.metadata IS NOT NULL",
+                    [first, last],
+                ).fetchall()
+            )
+        return found
 
     def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
         vector = "c.vector" if vectors else "NULL"
