@@ -278,7 +278,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 class Written(msgspec.Struct, frozen=True, gc=False):
     """What became of one draft. `position` is the change's, or the last one's when unchanged.
 
-    `pending` says that the document waits for its vectors.
+    `pending` is there when the document waits for its vectors.
     """
 
     id: str
@@ -288,7 +288,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     created_us: int
     updated_us: int
     position: Position
-    pending: bool = False
+    pending: Pending | None = None
 
 
 def chunk_id(document_id: str, ordinal: int) -> str:

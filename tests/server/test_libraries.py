@@ -26,6 +26,7 @@ FIELDS = {
     "version",
     "documents",
     "chunks",
+    "pending",
     "created_at",
     "updated_at",
     "cursor",

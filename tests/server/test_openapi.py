@@ -22,6 +22,7 @@ ROUTES = {
     ("post", "/v1/libraries/{library}/documents"),
     ("get", "/v1/libraries/{library}/documents"),
     ("post", "/v1/libraries/{library}/documents/batch"),
+    ("post", "/v1/libraries/{library}/documents/embed"),
     ("post", "/v1/libraries/{library}/documents/stream"),
     ("get", "/v1/libraries/{library}/documents/stream"),
     ("get", "/v1/libraries/{library}/documents/{document}"),

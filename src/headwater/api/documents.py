@@ -125,6 +125,19 @@ def document_routes(
         )
         return wire.json_response(_batch_answer(results, log))
 
+    @router.post(
+        "/embed",
+        status_code=202,
+        summary="Embed the pending documents now",
+        description="All documents of the library that wait for their vectors are tried again at "
+        "once, those that the embedder refused too. They are listed with "
+        "`status=pending_embedding`; each is a `document.embedded` event when it is done.",
+        responses=openapi.answers({202: ("Begun.", openapi.json(wire.Redriven))}, 404, 503),
+    )
+    async def embed(library: str) -> Response:
+        pending = await documents.embed_pending(await libraries.get(library))
+        return wire.json_response(wire.Redriven(pending), 202)
+
     @router.get(
         "",
         summary="List documents",
@@ -136,6 +149,10 @@ def document_routes(
         limit: int = Query(100, ge=1, le=limits.page_items),
         after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
         include: Annotated[str | None, Query(description="`text`, `chunks`, `vectors`.")] = None,
+        status: Annotated[
+            Literal["pending_embedding"] | None,
+            Query(description="Only documents that wait for their vectors, and why."),
+        ] = None,
     ) -> Response:
         wanted = parse_include(include, CHUNK_INCLUDES | {"text"})
         found = await documents.page(
@@ -144,6 +161,7 @@ def document_routes(
             limit + 1,
             chunks=bool(wanted),
             vectors="vectors" in wanted,
+            pending=status is not None,
         )
         shown = found[:limit]
         return wire.json_response(

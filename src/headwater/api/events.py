@@ -16,9 +16,10 @@ from headwater.api.streaming import Conversation, EventOutlet, Inbound, Outbound
 from headwater.changes import Log
 from headwater.errors import CursorExpired, Overloaded, ShuttingDown
 from headwater.feeds import Hub, Selection, Wish, parse_condition, parse_types, reset
-from headwater.model import Cursor
+from headwater.model import Cursor, Position
 from headwater.service.libraries import Libraries
 from headwater.settings import LimitSettings
+from headwater.store.base import Reader
 
 EVENT = (
     '{"id":"k3f9q2.88123","type":"document.added","library_id":"0192…",'
@@ -180,8 +181,12 @@ def event_routes(log: Log, hub: Hub, libraries: Libraries, limits: LimitSettings
         responses=openapi.answers({200: ("Figures.", {})}),
     )
     async def statistics() -> Response:
-        trimmed = await log.store.read(lambda reader: reader.trimmed())
-        return wire.json_response(hub.snapshot(trimmed))
+        def query(reader: Reader) -> tuple[Position, int]:
+            waiting = reader.libraries_pending()
+            return reader.trimmed(), sum(library.pending for library in waiting)
+
+        trimmed, pending = await log.store.read(query)
+        return wire.json_response({**hub.snapshot(trimmed), "pending_embeddings": pending})
 
     return router
 

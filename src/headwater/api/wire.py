@@ -15,7 +15,8 @@ from headwater.clock import rfc3339
 from headwater.model import Library, Metric, Written
 from headwater.search.base import ViewStatus
 from headwater.service.drafts import ChunkInput, DocumentInput
-from headwater.service.search import Query
+from headwater.service.query import Query
+from headwater.service.render import EmbeddingJson, embedding_json
 
 encode = msgspec.json.Encoder().encode
 
@@ -65,6 +66,7 @@ class LibraryJson(msgspec.Struct, omit_defaults=True):
     version: int
     documents: int
     chunks: int
+    pending: int
     created_at: str
     updated_at: str
     cursor: str
@@ -81,7 +83,7 @@ class DocumentPatch(msgspec.Struct, forbid_unknown_fields=True):
     metadata: dict[str, Any] | UnsetType = UNSET
 
 
-class WriteAnswer(msgspec.Struct):
+class WriteAnswer(msgspec.Struct, omit_defaults=True):
     id: str
     status: str
     version: int
@@ -89,6 +91,13 @@ class WriteAnswer(msgspec.Struct):
     created_at: str
     updated_at: str
     cursor: str
+    embedding: EmbeddingJson | None = None
+
+
+class Redriven(msgspec.Struct):
+    """How many documents are tried again now."""
+
+    pending: int
 
 
 class Deleted(msgspec.Struct):
@@ -140,6 +149,7 @@ ALL = [
     ChunkInput,
     DocumentPatch,
     WriteAnswer,
+    Redriven,
     Deleted,
     BatchInput,
     BatchAnswer,
@@ -164,6 +174,7 @@ def library_json(library: Library, log_id: str) -> LibraryJson:
         version=library.version,
         documents=library.documents,
         chunks=library.chunks,
+        pending=library.pending,
         created_at=rfc3339(library.created_us),
         updated_at=rfc3339(library.updated_us),
         cursor=f"{log_id}.{library.position}",
@@ -191,6 +202,7 @@ def write_answer(written: Written, log_id: str) -> WriteAnswer:
         created_at=rfc3339(written.created_us),
         updated_at=rfc3339(written.updated_us),
         cursor=f"{log_id}.{written.position}",
+        embedding=embedding_json(written.pending),
     )
 
 

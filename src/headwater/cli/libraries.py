@@ -29,15 +29,22 @@ def listing(context: typer.Context, as_json: Json = False, url: Url = DEFAULT_UR
     if not found:
         output.note("No libraries yet; `headwater libraries create NAME` makes one.")
         return
-    numbers = ("documents", "chunks", "dimension")
+    counts = ["documents", "chunks"]
+    if any(library.get("pending") for library in found):
+        counts.append("pending")
     table = output.table(
-        "name", "documents", "chunks", "embedder", "dimension", "metric", "updated", right=numbers
+        "name",
+        *counts,
+        "embedder",
+        "dimension",
+        "metric",
+        "updated",
+        right=(*counts, "dimension"),
     )
     for library in found:
         table.add_row(
             Text(output.clean(library["name"]), style="bold"),
-            f"{library['documents']:,}",
-            f"{library['chunks']:,}",
+            *(f"{library[count]:,}" for count in counts),
             library["embedder"],
             str(library["dimension"]),
             library["metric"],

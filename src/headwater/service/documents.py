@@ -171,6 +171,10 @@ class Documents:
             for draft, outcome in zip(command.drafts, outcomes, strict=True)
         ]
 
+    async def embed_pending(self, library: Library) -> int:
+        """Try the library's pending documents now; how many there are."""
+        return await self._embedding.redrive(library)
+
     async def patch(
         self,
         library: Library,
@@ -229,12 +233,23 @@ class Documents:
         return found
 
     async def page(
-        self, library: Library, after_row: int, limit: int, *, chunks: bool, vectors: bool
+        self,
+        library: Library,
+        after_row: int,
+        limit: int,
+        *,
+        chunks: bool,
+        vectors: bool,
+        pending: bool = False,
     ) -> list[FoundDocument]:
-        """In order of first insertion; without chunks unless asked."""
+        """In order of first insertion; without chunks unless asked.
+
+        With `pending`, only those that wait for their vectors.
+        """
 
         def query(reader: Reader) -> list[FoundDocument]:
-            documents = reader.documents(library.number, after_row=after_row, limit=limit)
+            read = reader.pending_documents if pending else reader.documents
+            documents = read(library.number, after_row=after_row, limit=limit)
             if not chunks:
                 return [FoundDocument(document, []) for document in documents]
             found = reader.chunks(documents, vectors=vectors)

@@ -47,8 +47,8 @@ PATIENCE_S = 600.0
 REFUSED_IN_A_ROW = 4
 """So many documents refused one after another are not to blame themselves, most likely."""
 
-BUNDLED = "static"
-"""Waits for nothing but this machine's CPU: there, slowness is for the writers to feel."""
+OWN_WORK = frozenset({"static", "fastembed", "sentence-transformers"})
+"""These wait for nothing but this machine's CPU: there, slowness is for the writers to feel."""
 
 Waiting = tuple[Document, list[Chunk]]
 
@@ -111,7 +111,7 @@ class DocumentEmbedding:
         if rest is not None and self._clock.monotonic() < rest.writes_until:
             return Failure(rest.error, tried=False)
         wait_s = None
-        if library.embedder != BUNDLED:
+        if library.embedder.partition(":")[0] not in OWN_WORK:
             wait_s = self._settings.write_wait.total_seconds()
         try:
             vectors = await self._ask(library, texts, wait_s)

@@ -38,6 +38,7 @@ PreparedGroup = tuple[Group, list[Prepared | Refusal], PutDocuments | None]
 """Lines, what was made of each, and the write for those that were prepared, if any."""
 
 _encode = msgspec.json.Encoder().encode
+_PENDING = b',"embedding":"pending_embedding"'
 
 
 @dataclass
@@ -49,15 +50,19 @@ class Counts:
     updated: int = 0
     unchanged: int = 0
     failed: int = 0
+    pending: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        return {
+        counts = {
             "received": self.received,
             "created": self.created,
             "updated": self.updated,
             "unchanged": self.unchanged,
             "failed": self.failed,
         }
+        if self.pending:
+            counts["pending"] = self.pending
+        return counts
 
 
 def error_json(error: HeadwaterError) -> dict[str, object]:
@@ -252,11 +257,12 @@ class _Stream:
                     )
                 continue
             setattr(counts, result.status, getattr(counts, result.status) + 1)
+            counts.pending += result.pending is not None
             self.position = max(self.position, result.position)
             if self.response == "results":
                 lines.append(
                     b'{"type":"result","line":%d,"id":%b,"status":"%b","chunks":%d,'
-                    b'"cursor":"%b.%d"}'
+                    b'"cursor":"%b.%d"%b}'
                     % (
                         line.number,
                         _encode(result.id),
@@ -264,6 +270,7 @@ class _Stream:
                         result.num_chunks,
                         log_id.encode(),
                         result.position,
+                        _PENDING if result.pending else b"",
                     )
                 )
         if self.response != "summary":

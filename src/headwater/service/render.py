@@ -13,11 +13,28 @@ import msgspec
 
 from headwater.clock import rfc3339
 from headwater.feeds.reader import RenderDocuments
-from headwater.model import Change, Chunk, Document, Passage, chunk_id
+from headwater.model import Change, Chunk, Document, Passage, Pending, chunk_id
 from headwater.store.base import Reader
 
 Raw = msgspec.Raw
 encode = msgspec.json.Encoder().encode
+
+
+class EmbeddingError(msgspec.Struct, gc=False):
+    """What the last attempt said, as a problem would have it."""
+
+    code: str
+    detail: str
+    retryable: bool
+
+
+class EmbeddingJson(msgspec.Struct, gc=False):
+    """Why a document is not found by meaning yet."""
+
+    since: str
+    attempts: int
+    error: EmbeddingError
+    status: str = "pending_embedding"
 
 
 class DocumentJson(msgspec.Struct, omit_defaults=True, gc=False):
@@ -34,6 +51,18 @@ class DocumentJson(msgspec.Struct, omit_defaults=True, gc=False):
     text: str | None = None
     texts: list[str | None] | None = None
     chunks: list[dict[str, Any]] | None = None
+    embedding: EmbeddingJson | None = None
+
+
+def embedding_json(pending: Pending | None) -> EmbeddingJson | None:
+    """What a document waits for; None when it has its vectors."""
+    if pending is None:
+        return None
+    return EmbeddingJson(
+        since=rfc3339(pending.since_us),
+        attempts=pending.attempts,
+        error=EmbeddingError(pending.code, pending.detail, pending.retryable),
+    )
 
 
 def document_json(
@@ -55,6 +84,7 @@ def document_json(
         updated_at=rfc3339(document.updated_us),
         cursor=f"{log_id}.{document.position}",
         title=document.title,
+        embedding=embedding_json(document.pending),
     )
     if chunks is None:
         return result

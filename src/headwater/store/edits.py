@@ -50,7 +50,7 @@ def delete_document(tx: Transaction, command: DeleteDocument) -> Position:
     remove_chunks(tx, [chunks])
     if document.pending:
         tx.db.execute("DELETE FROM pending WHERE document = ?", [document.row])
-    count(tx, library.number, -1, -chunks.count, -int(document.pending))
+    count(tx, library.number, -1, -chunks.count, -bool(document.pending))
     return tx.change("document.deleted", library.id, document.id, data, NOTHING, chunks)
 
 

@@ -47,7 +47,7 @@ def embed_documents(tx: Transaction, command: EmbedDocuments) -> list[Position |
             continue
         removed.append(document.span)
         added = _move(tx, item, matrix)
-        document.first, document.pending = added.first, False
+        document.first, document.pending = added.first, None
         data = document_data(
             document.id, document.title, added.count, document.version, document.metadata
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import astuple
 
 from headwater.errors import (
     DimensionMismatch,
@@ -18,9 +19,9 @@ from headwater.errors import (
     InvalidInput,
     VersionMismatch,
 )
-from headwater.model import NOTHING, AddedVectors, Draft, Library, Span, Written
+from headwater.model import NOTHING, AddedVectors, Draft, Library, Pending, Span, Written
 from headwater.store import schema
-from headwater.store.base import Missing, PutDocuments
+from headwater.store.base import PutDocuments
 from headwater.store.connection import Rows, in_lists, listed
 from headwater.store.records import PENDING_STATUS, document_data, encode
 from headwater.store.transaction import Transaction
@@ -98,7 +99,7 @@ class Held:
         self.updated_us = updated_us
         self.position = position
         self.text = text
-        self.pending = False
+        self.pending: Pending | None = None
 
     @property
     def span(self) -> Span:
@@ -154,10 +155,14 @@ def held(tx: Transaction, library: int, ids: Sequence[str]) -> dict[str, Held]:
         by_row = {document.row: document for document in found.values()}
         for rows in in_lists(list(by_row)):
             marks, values = listed(rows)
-            for (row,) in tx.db.execute(
-                f"SELECT document FROM pending WHERE document IN ({marks})", values
+            for row, since_us, attempts, due_us, code, detail, retryable in tx.db.execute(
+                "SELECT document, since_us, attempts, due_us, code, detail, retryable "
+                f"FROM pending WHERE document IN ({marks})",
+                values,
             ).fetchall():
-                by_row[row].pending = True
+                by_row[row].pending = Pending(
+                    since_us, attempts, due_us, code, detail, bool(retryable)
+                )
     return found
 
 
@@ -233,7 +238,7 @@ class _Put:
         self.removed: list[Span] = []
         self.chunk_count = 0
         # Rows of the documents that began to wait, or wait no more; and those to be tried again.
-        self.waits: dict[int, bool] = {}
+        self.waits: dict[int, Pending | None] = {}
         self.again: list[int] = []
         self.pending_count = 0
         # Where runs of stored chunks begin: (row, index in the matrix, length).
@@ -267,7 +272,7 @@ class _Put:
         tx = self.tx
         row = tx.take_document()
         added = self._store_chunks(draft, at, row)
-        pending = self._is_missing(draft, at)
+        pending = self._pending(draft, at)
         tail = PENDING_STATUS + self.tail if pending else self.tail
         data = document_data(draft.id, draft.title, added.count, 1, draft.metadata, tail)
         position = tx.change("document.added", self.library.id, draft.id, data, added)
@@ -286,8 +291,7 @@ class _Put:
             position,
             draft.text,
         )
-        if pending:
-            self._mark(document, True)
+        self._mark(document, pending)
         self.current[draft.id] = self.new[draft.id] = document
         self.chunk_count += added.count
         return document.written("created")
@@ -308,7 +312,7 @@ class _Put:
             self.chunk_count += added.count - removed.count
             old.first, old.num_chunks = added.first, added.count
             old.body_hash = draft.body_hash
-            self._mark(old, self._is_missing(draft, at))
+            self._mark(old, self._pending(draft, at))
         if old.pending:
             tail = PENDING_STATUS + tail
         old.version += 1
@@ -325,18 +329,28 @@ class _Put:
             self.changed[draft.id] = old
         return old.written("updated")
 
-    def _is_missing(self, draft: Draft, at: int) -> bool:
-        return self.missing is not None and any(self.lacks[at : at + len(draft.chunks)])
+    def _pending(self, draft: Draft, at: int) -> Pending | None:
+        missing = self.missing
+        if missing is None or not any(self.lacks[at : at + len(draft.chunks)]):
+            return None
+        return Pending(
+            self.tx.at_us,
+            missing.attempts,
+            missing.due_us,
+            missing.code,
+            missing.detail,
+            missing.retryable,
+        )
 
-    def _mark(self, document: Held, pending: bool) -> None:
+    def _mark(self, document: Held, pending: Pending | None) -> None:
         """Its chunks are new: do they wait for vectors? They may have before."""
         if pending or document.pending:
-            self.pending_count += pending - document.pending
+            self.pending_count += bool(pending) - bool(document.pending)
             document.pending = self.waits[document.row] = pending
 
     def _try_again(self, draft: Draft, at: int, document: Held) -> None:
         """What keeps its chunks waits on; but the embedder is at work, so not for long."""
-        if document.pending and not self._is_missing(draft, at):
+        if document.pending and self._pending(draft, at) is None:
             self.again.append(document.row)
 
     def _store_chunks(self, draft: Draft, at: int, document: int) -> Span:
@@ -396,26 +410,16 @@ class _Put:
             tx.add_vectors(AddedVectors(self.library.id, first, self.matrix[at : at + length]))
 
     def _write_pending(self) -> None:
-        tx, missing = self.tx, self.missing
+        tx = self.tx
         values: list[Any] = []
-        for row, waits in self.waits.items():
-            if not waits:
+        for row, pending in self.waits.items():
+            if pending is None:
                 tx.db.execute("DELETE FROM pending WHERE document = ?", [row])
-            elif missing is not None:
-                values += (row, self.library.number, tx.at_us, *_reason(missing))
+            else:
+                values += (row, self.library.number, *astuple(pending))
         _PENDING.insert(tx.db, values)
         for row in self.again:
             tx.db.execute("UPDATE pending SET due_us = ? WHERE document = ?", [-tx.at_us, row])
-
-
-def _reason(missing: Missing) -> tuple[Any, ...]:
-    return (
-        missing.attempts,
-        missing.due_us,
-        missing.code,
-        missing.detail,
-        int(missing.retryable),
-    )
 
 
 def version_mismatch(id: str, wanted: int, old: Held | None) -> VersionMismatch:
