@@ -95,7 +95,16 @@ class Parts:
             self.log, self.engine, self.documents, clock, settings.ingest, limits, pool, self.name
         )
         self.export = Export(self.log, self.hub, clock, settings.ingest, settings.store, pool)
-        self.search = Search(self.log, self.engine, self.embedders, clock, settings.search, limits)
+        self.search = Search(
+            self.log,
+            self.engine,
+            self.engine,  # type: ignore
+            self.engine,  # type: ignore
+            self.embedders,
+            clock,
+            settings.search,
+            limits,
+        )
         self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"
 

@@ -14,10 +14,11 @@ from headwater.api.direct import Handler
 from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidQuery, TooManyItems
-from headwater.service import search as service
 from headwater.service.ingest import error_json
 from headwater.service.libraries import Libraries
+from headwater.service.query import Query as SearchQuery
 from headwater.service.render import hit_json
+from headwater.service.search import Answer, Group, Hit, Search
 from headwater.settings import FeedSettings, LimitSettings
 
 EXAMPLE = {"query": "what moves the sea?", "k": 3}
@@ -41,7 +42,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def search_routes(
-    search: service.Search,
+    search: Search,
     libraries: Libraries,
     limits: LimitSettings,
     feeds: FeedSettings,
@@ -52,7 +53,7 @@ def search_routes(
 
     async def one(library: str, request: Request) -> Response:
         started_s = clock.monotonic()
-        query = decode(await read_body(request, limits.body_bytes), service.Query, InvalidQuery)
+        query = decode(await read_body(request, limits.body_bytes), SearchQuery, InvalidQuery)
         answer = await search.search(await libraries.get(library), query)
         return wire.json_response(_shown(answer, query, started_s))
 
@@ -64,7 +65,7 @@ def search_routes(
             "`min_cursor` waits until that write is searchable, `exact` compares every vector, "
             "`include` adds `vector` and `distance`."
         ),
-        openapi_extra=openapi.body(service.Query, EXAMPLE),
+        openapi_extra=openapi.body(SearchQuery, EXAMPLE),
         responses=openapi.answers(
             {200: ("The best hits, best first.", {"application/json": {"example": ANSWER}})},
             400,
@@ -106,23 +107,15 @@ def search_routes(
                 limit=limits.batch_queries,
             )
         found = await libraries.get(library)
-        answers: list[dict[str, Any]] = []
-        try:
+        answers = [
+            {"error": error_json(answer)}
+            if isinstance(answer, HeadwaterError)
+            else _shown(answer, query, started_s)
             for query, answer in zip(
                 given.queries, await search.search_all(found, given.queries), strict=True
-            ):
-                answers.append(_shown(answer, query, started_s))
-        except HeadwaterError:
-            # One of them is wrong: each is asked alone, so that it alone gets the error.
-            answers = [await _alone(found, query) for query in given.queries]
+            )
+        ]
         return wire.json_response({"answers": answers, "took_ms": _since(started_s)})
-
-    async def _alone(found: Any, query: service.Query) -> dict[str, Any]:
-        started_s = clock.monotonic()
-        try:
-            return _shown(await search.search(found, query), query, started_s)
-        except HeadwaterError as error:
-            return {"error": error_json(error)}
 
     @router.post(
         "/stream",
@@ -131,7 +124,7 @@ def search_routes(
             "Hits in rank order, one a line, texts fetched as they are sent; the last line is "
             "`done`. Give the search as query parameters or as a JSON body as for `search`."
         ),
-        openapi_extra=openapi.body(service.Query, EXAMPLE, required=False),
+        openapi_extra=openapi.body(SearchQuery, EXAMPLE, required=False),
         responses=openapi.answers(
             {200: ("Hits.", openapi.lines(STREAM))}, 400, 404, 409, 410, 422, 429, 503
         ),
@@ -148,7 +141,7 @@ def search_routes(
     ) -> Response:
         started_s = clock.monotonic()
         body = await read_body(request, limits.body_bytes)
-        wish = decode(body, service.Query, InvalidQuery) if body.strip() else service.Query()
+        wish = decode(body, SearchQuery, InvalidQuery) if body.strip() else SearchQuery()
         for name, value in {
             "query": query,
             "k": k,
@@ -159,7 +152,7 @@ def search_routes(
         }.items():
             if value is not None:
                 setattr(wish, name, value)
-        near, pages = await search.stream(await libraries.get(library), wish)
+        answer, pages = await search.stream(await libraries.get(library), wish)
 
         async def talk(inbound: Inbound, outbound: Outbound) -> None:
             async with last_words(outbound, feeds.stall):
@@ -170,13 +163,15 @@ def search_routes(
                     ]
                     count += len(lines)
                     await outbound.send(b"".join(lines), stall=feeds.stall)
-                done = {
+                done: dict[str, Any] = {
                     "type": "done",
                     "count": count,
-                    "exact": near.exact,
-                    "cursor": str(search.cursor(near.position)),
+                    "exact": answer.exact,
+                    "cursor": str(search.cursor(answer.position)),
                     "took_ms": _since(started_s),
                 }
+                if answer.explanation is not None:
+                    done["explanation"] = answer.explanation
                 await outbound.send(_encode(done) + b"\n", stall=feeds.stall)
 
         return Conversation(talk, media_type=openapi.NDJSON)
@@ -184,18 +179,42 @@ def search_routes(
     def _since(started_s: float) -> float:
         return round((clock.monotonic() - started_s) * 1000, 3)
 
-    def _shown(answer: service.Answer, query: service.Query, started_s: float) -> dict[str, Any]:
-        return {
-            "results": [_hit(hit, query) for hit in answer.hits],
-            "cursor": str(search.cursor(answer.position)),
-            "took_ms": _since(started_s),
-        }
+    def _shown(answer: Answer, query: SearchQuery, started_s: float) -> dict[str, Any]:
+        shown: dict[str, Any] = {}
+        if answer.groups is None:
+            shown["results"] = [_hit(hit, query) for hit in answer.hits]
+        else:
+            shown["results"] = [_group(group, query) for group in answer.groups]
+        if answer.next is not None:
+            shown["next"] = answer.next
+        shown["cursor"] = str(search.cursor(answer.position))
+        shown["took_ms"] = _since(started_s)
+        if answer.explanation is not None:
+            shown["explanation"] = answer.explanation
+        return shown
 
     return router, one
 
 
-def _hit(hit: service.Hit, query: service.Query) -> dict[str, Any]:
+def _hit(hit: Hit, query: SearchQuery) -> dict[str, Any]:
     shown = hit_json(hit.passage, hit.rank, hit.score, query.include)
+    if hit.legs is not None:
+        shown["legs"] = {
+            name: {"rank": rank, "score": score} for name, (rank, score) in hit.legs.items()
+        }
     if "distance" in query.include:
         shown["distance"] = hit.distance
     return shown
+
+
+def _group(group: Group, query: SearchQuery) -> dict[str, Any]:
+    """A document by its best chunk, whose score is the document's, and its chunks."""
+    passage = group.hits[0].passage
+    return {
+        "rank": group.rank,
+        "document_id": passage.document_id,
+        "title": passage.title,
+        "score": group.hits[0].score,
+        "metadata": msgspec.Raw(passage.metadata),
+        "hits": [_hit(hit, query) for hit in group.hits],
+    }

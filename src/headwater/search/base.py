@@ -7,7 +7,7 @@ would stand beside it behind the same contract.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.filters import Filter
 from headwater.model import Library, Position, Rows, Vectors
 from headwater.search.planner import Step
 
@@ -43,6 +44,10 @@ class Allowed(Protocol):
 
     @property
     def count(self) -> int: ...
+
+    def rows(self) -> Rows:
+        """All of them, rising."""
+        ...
 
     def mask(self, rows: Rows) -> NDArray[np.bool_]:
         """One flag for each of these rising rows."""
@@ -118,3 +123,31 @@ class SearchEngine(ABC):
     @abstractmethod
     async def rows(self, library: Library) -> Rows:
         """The chunk rows a search could find now, rising: for checking against the store."""
+
+
+class KeywordEngine(Protocol):
+    """Search by words over the chunks of libraries, following the log. Loop only."""
+
+    async def search(
+        self,
+        library: Library,
+        query: str,
+        k: int,
+        *,
+        allowed: Callable[[Rows], NDArray[np.bool_]] | None = None,
+        selected: Rows | None = None,
+    ) -> tuple[Rows, Scores, Position]:
+        """The k best rows by BM25, equal scores by rising row, and a position they stand for.
+
+        Only rows that are `allowed`; `selected` names them all, rising, when they are few. Raises
+        `NotCaughtUp`.
+        """
+        ...
+
+
+class MetadataEngine(Protocol):
+    """Filters over the chunks of libraries, following the log. Loop only."""
+
+    async def select(self, library: Library, filter: Filter) -> tuple[Allowed, Position]:
+        """The rows that pass, and a position they stand for. Raises `NotCaughtUp`."""
+        ...

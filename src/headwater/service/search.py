@@ -1,62 +1,104 @@
-"""Searching: text or vector in, passages out.
+"""Searching: text, vector or examples in, passages out.
 
-Embeds the query, asks the engine for rows, fetches what is shown from the store. Rows deleted in
-between are not in the store any more and never shown.
+    query ─▶ filter ─▶ legs (vector, keyword) ─▶ one ranking ─▶ diversity, groups, pages ─▶ texts
+
+The views give rows, the store what is shown of them. A row deleted in between is not in the store
+any more and never shown; the search is then done once more, so that the answer is as long as it
+can be.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import anyio.abc
-import msgspec
 import numpy as np
 
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
-from headwater.errors import InvalidQuery, NotCaughtUp
-from headwater.model import Cursor, Library, Passage, Position, Vectors
-from headwater.search.base import Neighbours, SearchEngine
+from headwater.errors import HeadwaterError, InvalidQuery, NotCaughtUp
+from headwater.model import Cursor, Library, Passage, Position, Rows, Vectors
+from headwater.search.base import Allowed, KeywordEngine, MetadataEngine, SearchEngine
+from headwater.search.rowsets import NO_ROWS
+from headwater.service import ranking
 from headwater.service.drafts import check_vector
+from headwater.service.explain import Explanation
+from headwater.service.paging import PageToken
+from headwater.service.query import Query, Weights, Wish, check, fingerprint
+from headwater.service.ranking import Leg, Ranked
 from headwater.settings import LimitSettings, SearchSettings
 from headwater.store.base import Reader
 from headwater.threads import Lane
 
-INCLUDES = frozenset({"vector", "distance"})
 PAGE = 200
 """Passages fetched at once while a search is streamed."""
 
+_LEG_DEPTH = 100
+"""Candidates each leg of a hybrid search gives at least."""
 
-class Query(msgspec.Struct, forbid_unknown_fields=True):
-    """A search as a client sends it: `query` or `vector`."""
-
-    query: str | None = None
-    vector: list[float] | None = None
-    k: int = 10
-    score_threshold: float | None = None
-    include: list[str] = []
-    min_cursor: str | None = None
-    exact: bool = False
+_ATTEMPTS = 3
+_BATCH_AT_ONCE = 4
+_SELECTED_AS_TERMS = 2_000
+"""Up to this many rows are handed to the keyword view by name; it finds only among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result. `score` is higher-is-better; `distance` is the metric's own."""
+    """One result. `score` is higher-is-better; `distance` is the metric's own, of near vectors.
+
+    `legs` has rank and score in each leg that found it, when there were several.
+    """
 
     rank: int
     score: float
-    distance: float
+    distance: float | None
     passage: Passage
+    legs: dict[str, tuple[int, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A document and its best chunks."""
+
+    rank: int
+    hits: list[Hit]
+
+
+@dataclass(slots=True)
 class Answer:
+    """`groups` instead of `hits` when they were asked for; `next` when there may be more."""
+
     hits: list[Hit]
     position: Position
     exact: bool
+    mode: str
+    groups: list[Group] | None = None
+    next: str | None = None
+    explanation: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a ranking stands on. `exhausted` says that no leg has more to give."""
+
+    ranked: Ranked
+    position: Position
+    exact: bool = True
+    exhausted: bool = True
+
+
+@dataclass(slots=True)
+class _Target:
+    """What the legs look for, and what they may find."""
+
+    vector: Vectors | None = None
+    excluded: Rows = field(default_factory=lambda: NO_ROWS)
+    allowed: Allowed | None = None
+    position: Position | None = None
 
 
 class Search:
@@ -66,6 +108,8 @@ class Search:
         self,
         log: Log,
         engine: SearchEngine,
+        keyword: KeywordEngine,
+        metadata: MetadataEngine,
         embedders: Embedders,
         clock: Clock,
         settings: SearchSettings,
@@ -73,6 +117,8 @@ class Search:
     ) -> None:
         self._log = log
         self._engine = engine
+        self._keyword = keyword
+        self._metadata = metadata
         self._embedders = embedders
         self._clock = clock
         self._settings = settings
@@ -88,74 +134,79 @@ class Search:
         self._query_store = self._log.store.open_reader()
         await self._passages.run(task_status=task_status)
 
-    async def search(self, library: Library, query: Query) -> Answer:
-        """The best hits, best first. Raises `InvalidQuery` and what the engine raises."""
-        return (await self.search_all(library, [query]))[0]
+    # ── Questions ───────────────────────────────────────────────────────────────────────────────
 
-    async def search_all(self, library: Library, queries: Sequence[Query]) -> list[Answer]:
-        """Several searches at once, answered in their order."""
-        vectors = await self._vectors(library, queries)
-        answers: list[Answer] = []
-        for query, near in zip(queries, await self._near(library, queries, vectors), strict=True):
-            # A row that is gone was deleted after the view was asked; ask again, so that the
-            # answer is as long as it can be.
-            for attempt in range(3):
-                found = await self._passages.submit((near.rows.tolist(), "vector" in query.include))
-                if len(found) == len(near.rows) or attempt == 2:
-                    break
-                await self._engine.caught_up(library.id, self._log.head)
-                index = queries.index(query)
-                (near,) = await self._near(library, [query], vectors[index : index + 1])
-            answers.append(Answer(_hits(near, found, library), near.position, near.exact))
-        return answers
+    async def search(self, library: Library, query: Query) -> Answer:
+        """The best hits, best first. Raises `InvalidQuery` and what the views raise."""
+        wish = check(query, library, self._limits)
+        explanation = Explanation(self._clock) if query.explain else None
+        if query.min_cursor is not None:
+            await self.wait_for(library, query.min_cursor)
+        for attempt in range(1, _ATTEMPTS + 1):
+            target = await self._target(library, wish, explanation)
+            answer, whole = await self._answer(library, wish, target, explanation)
+            if whole or attempt == _ATTEMPTS:
+                break
+            await self._engine.caught_up(library.id, self._log.head)
+        if explanation is not None:
+            answer.explanation = explanation.told(wish)
+        return answer
+
+    async def search_all(
+        self, library: Library, queries: Sequence[Query]
+    ) -> list[Answer | HeadwaterError]:
+        """Several searches at once, answered in their order, an error for each that is wrong."""
+        answers: list[Answer | HeadwaterError | None] = [None] * len(queries)
+        turns = anyio.Semaphore(_BATCH_AT_ONCE)
+
+        async def one(number: int, query: Query) -> None:
+            async with turns:
+                try:
+                    answers[number] = await self.search(library, query)
+                except HeadwaterError as error:
+                    answers[number] = error
+
+        async with anyio.create_task_group() as tasks:
+            for number, query in enumerate(queries):
+                tasks.start_soon(one, number, query)
+        return [answer for answer in answers if answer is not None]
 
     async def stream(
         self, library: Library, query: Query
-    ) -> tuple[Neighbours, AsyncIterator[list[Hit]]]:
-        """The ranked rows now, and their hits in pages, fetched as they are taken.
+    ) -> tuple[Answer, AsyncIterator[list[Hit]]]:
+        """An answer without its hits, and the hits in pages, fetched as they are taken.
 
         A hit that is deleted before its page is fetched is left out.
         """
-        vectors = await self._vectors(library, [query])
-        (near,) = await self._near(library, [query], vectors)
+        wish = check(query, library, self._limits)
+        if query.group_by is not None:
+            raise InvalidQuery(
+                "a stream has hits, not groups; leave `group_by` out", parameter="group_by"
+            )
+        explanation = Explanation(self._clock) if query.explain else None
+        if query.min_cursor is not None:
+            await self.wait_for(library, query.min_cursor)
+        target = await self._target(library, wish, explanation)
+        found = await self._ranking(library, wish, target, explanation)
+        ranked = found.ranked.pick(slice(query.k))
+        answer = Answer([], found.position, found.exact, wish.mode)
+        if explanation is not None:
+            answer.explanation = explanation.told(wish)
 
         async def pages() -> AsyncIterator[list[Hit]]:
             start, size = 0, 10  # the first page is small: the first hit leaves at once
-            rank = 1
-            while start < len(near.rows):
-                part = Neighbours(
-                    near.rows[start : start + size],
-                    near.scores[start : start + size],
-                    near.position,
-                    near.exact,
-                )
-                found = await self._passages.submit((part.rows.tolist(), "vector" in query.include))
-                hits = _hits(part, found, library, rank)
+            rank = 1 if wish.page is None else wish.page.shown + 1
+            while start < len(ranked):
+                part = ranked.pick(slice(start, start + size))
+                hits = await self._hits(library, wish, part, rank)
                 rank += len(hits)
                 yield hits
                 start, size = start + size, PAGE
 
-        return near, pages()
+        return answer, pages()
 
     def cursor(self, position: Position) -> Cursor:
         return self._log.cursor(position)
-
-    async def _vectors(self, library: Library, queries: Sequence[Query]) -> Vectors:
-        """Wait for `min_cursor`, check, and embed: float32, (len(queries), dimension)."""
-        for query in queries:
-            self._check(query)
-            if query.min_cursor is not None:
-                await self.wait_for(library, query.min_cursor)
-        texts = [query.query for query in queries if query.query is not None]
-        if texts:
-            embedded = iter(await self._embedders.bound(library).embed(texts, "query"))
-        result = np.empty((len(queries), library.dimension), dtype=np.float32)
-        for index, query in enumerate(queries):
-            if query.vector is not None:
-                result[index] = check_vector(query.vector, library)
-            else:
-                result[index] = next(embedded)
-        return result
 
     async def wait_for(self, library: Library, text: str) -> None:
         """Return when a search would see what `text` stands for; bounded by the settings.
@@ -172,35 +223,260 @@ class Search:
             )
         await self._engine.caught_up(library.id, cursor.position)
 
-    async def _near(
-        self, library: Library, queries: Sequence[Query], vectors: Vectors
-    ) -> list[Neighbours]:
-        results: list[Neighbours | None] = [None] * len(queries)
-        for exact in {query.exact for query in queries}:
-            indexes = [i for i, query in enumerate(queries) if query.exact is exact]
-            found = await self._engine.search(
-                library, vectors[indexes], [queries[i].k for i in indexes], exact=exact
-            )
-            for index, near in zip(indexes, found, strict=True):
-                results[index] = _above(near, queries[index].score_threshold)
-        return [near for near in results if near is not None]
+    # ── What is looked for ──────────────────────────────────────────────────────────────────────
 
-    def _check(self, query: Query) -> None:
-        if (query.query is None) == (query.vector is None):
-            raise InvalidQuery("give exactly one of `query` and `vector`")
-        if not 1 <= query.k <= self._limits.k:
-            raise InvalidQuery(f"k is {query.k}; it may be 1 to {self._limits.k}", parameter="k")
-        if query.query is not None and len(query.query) > self._limits.query_chars:
+    async def _target(
+        self, library: Library, wish: Wish, explanation: Explanation | None
+    ) -> _Target:
+        query, target = wish.query, _Target()
+        if query.vector is not None:
+            target.vector = check_vector(query.vector, library)
+        elif query.like:
+            target.vector, target.excluded = await self._example(library, query)
+        elif wish.mode != "keyword":
+            assert query.query is not None
+            embedded = await self._embedders.bound(library).embed([query.query], "query")
+            target.vector = embedded[0]
+            if explanation is not None:
+                explanation.lap("embed")
+        if wish.filter is not None:
+            target.allowed, target.position = await self._metadata.select(library, wish.filter)
+            if explanation is not None:
+                explanation.filtered(target.allowed.count, library.chunks)
+        return target
+
+    async def _example(self, library: Library, query: Query) -> tuple[Vectors, Rows]:
+        """The direction from what is unlike to what is like, and the rows of the examples."""
+
+        def read(reader: Reader) -> dict[str, list[tuple[int, Vectors | None]]]:
+            found = reader.documents_by_id(library.number, {*query.like, *query.unlike})
+            documents = list(found.values())
+            chunks = reader.chunks(documents, vectors=True)
+            return {
+                document.id: [(chunk.row, chunk.vector) for chunk in own]
+                for document, own in zip(documents, chunks, strict=True)
+            }
+
+        found = await self._log.store.read(read)
+        if missing := [id for id in (*query.like, *query.unlike) if id not in found]:
             raise InvalidQuery(
-                f"the query has {len(query.query)} characters, "
-                f"the limit is {self._limits.query_chars}",
-                parameter="query",
+                f"there is no document {missing[0][:80]!r} to take as an example",
+                parameter="like" if missing[0] in query.like else "unlike",
             )
-        if unknown := set(query.include) - INCLUDES:
-            raise InvalidQuery(
-                f"`include` knows {', '.join(sorted(INCLUDES))}, not {', '.join(sorted(unknown))}",
-                parameter="include",
-            )
+        direction = np.zeros(library.dimension, np.float64)
+        for ids, sign in ((query.like, 1.0), (query.unlike, -1.0)):
+            vectors = [vector for id in ids for _, vector in found[id] if vector is not None]
+            if vectors:
+                direction += sign * _unit(np.stack(vectors)).mean(axis=0)
+        rows = sorted(row for chunks in found.values() for row, _ in chunks)
+        return direction.astype(np.float32), np.array(rows, np.int64)
+
+    # ── Ranking ─────────────────────────────────────────────────────────────────────────────────
+
+    async def _ranking(
+        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+    ) -> _Found:
+        """More than k rows in order, if there are so many: one more says that a page follows."""
+        page, most = wish.page, self._limits.k
+        depth = wish.k + 1 + len(target.excluded)
+        if page is not None:
+            depth += page.shown
+        if wish.mode == "hybrid":
+            # Fixed for all pages: fused ranks depend on how deep the legs look.
+            depth = page.depth if page is not None else max(_LEG_DEPTH, 2 * depth)
+        while True:
+            depth = min(depth, most)
+            found = await self._legs(library, wish, target, depth, explanation)
+            ranked = ranking.without(found.ranked, target.excluded)
+            if page is not None:
+                ranked = ranking.after(ranked, page.score, page.row)
+            found.ranked = ranked
+            enough = len(ranked) > wish.k or wish.mode == "hybrid"
+            if enough or found.exhausted or depth == most:
+                return found
+            depth *= 2
+
+    async def _legs(
+        self,
+        library: Library,
+        wish: Wish,
+        target: _Target,
+        depth: int,
+        explanation: Explanation | None,
+    ) -> _Found:
+        if wish.mode == "vector":
+            return await self._near(library, wish, target, depth, explanation)
+        if wish.mode == "keyword":
+            return await self._words(library, wish, target, depth, explanation)
+        found: dict[str, _Found] = {}
+
+        async def near() -> None:
+            found["vector"] = await self._near(library, wish, target, depth, explanation)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(near)
+            found["keyword"] = await self._words(library, wish, target, depth, explanation)
+        vector, keyword = found["vector"], found["keyword"]
+        weights = wish.query.weights or Weights()
+        fused = ranking.fused(
+            {name: Leg(leg.ranked.rows, leg.ranked.scores) for name, leg in found.items()},
+            {"vector": weights.vector, "keyword": weights.keyword},
+        )
+        return _Found(
+            fused,
+            min(vector.position, keyword.position),
+            vector.exact,
+            vector.exhausted and keyword.exhausted,
+        )
+
+    async def _near(
+        self,
+        library: Library,
+        wish: Wish,
+        target: _Target,
+        depth: int,
+        explanation: Explanation | None,
+    ) -> _Found:
+        assert target.vector is not None
+        (near,) = await self._engine.search(
+            library,
+            target.vector[None, :],
+            [depth],
+            exact=wish.query.exact,
+            allowed=target.allowed,
+        )
+        if explanation is not None:
+            explanation.near(near)
+        leg = _above(Leg(near.rows, near.scores.astype(np.float64)), wish.query.score_threshold)
+        return _Found(
+            ranking.single(leg),
+            _earlier(near.position, target.position),
+            near.exact,
+            len(near.rows) < depth or len(leg.rows) < len(near.rows),
+        )
+
+    async def _words(
+        self,
+        library: Library,
+        wish: Wish,
+        target: _Target,
+        depth: int,
+        explanation: Explanation | None,
+    ) -> _Found:
+        assert wish.query.query is not None
+        allowed = target.allowed
+        few = allowed is not None and allowed.count <= _SELECTED_AS_TERMS
+        rows, scores, position = await self._keyword.search(
+            library,
+            wish.query.query,
+            depth,
+            allowed=None if allowed is None else allowed.mask,
+            selected=allowed.rows() if allowed is not None and few else None,
+        )
+        if explanation is not None:
+            explanation.words(len(rows), by_name=few)
+        threshold = wish.query.score_threshold if wish.mode == "keyword" else None
+        leg = _above(Leg(rows, scores.astype(np.float64)), threshold)
+        return _Found(
+            ranking.single(leg),
+            _earlier(position, target.position),
+            True,
+            len(rows) < depth or len(leg.rows) < len(rows),
+        )
+
+    # ── Shaping the answer ──────────────────────────────────────────────────────────────────────
+
+    async def _answer(
+        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+    ) -> tuple[Answer, bool]:
+        """The answer, and whether no hit was lost on the way to the store."""
+        query = wish.query
+        if query.group_by is not None:
+            return await self._grouped(library, wish, target, explanation)
+        if wish.mmr is not None:
+            found = await self._diverse(library, wish, target, explanation)
+        else:
+            found = await self._ranking(library, wish, target, explanation)
+        shown = found.ranked.pick(slice(query.k))
+        first = 1 if wish.page is None else wish.page.shown + 1
+        hits = await self._hits(library, wish, shown, first)
+        if explanation is not None:
+            explanation.lap("fetch")
+        answer = Answer(hits, found.position, found.exact, wish.mode)
+        reach = first - 1 + len(shown)
+        if wish.mmr is None and len(found.ranked) > query.k and reach < self._limits.k:
+            answer.next = self._next(wish, shown, reach)
+        return answer, len(hits) == len(shown)
+
+    def _next(self, wish: Wish, shown: Ranked, reach: int) -> str:
+        depth = 0
+        if wish.mode == "hybrid":
+            depth = wish.page.depth if wish.page else max(_LEG_DEPTH, 2 * wish.k)
+        return str(
+            PageToken(fingerprint(wish), float(shown.scores[-1]), int(shown.rows[-1]), reach, depth)
+        )
+
+    async def _diverse(
+        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+    ) -> _Found:
+        assert wish.mmr is not None
+        wanted = wish.mmr.candidates or max(50, 4 * wish.k)
+        found = await self._ranking(library, wish.asking(wanted), target, explanation)
+        candidates = found.ranked.pick(slice(wanted))
+        passages = await self._passages.submit((candidates.rows.tolist(), True))
+        vectors = np.zeros((len(candidates), library.dimension), np.float32)
+        for at, row in enumerate(candidates.rows.tolist()):
+            passage = passages.get(row)
+            if passage is not None and passage.vector is not None:
+                vectors[at] = passage.vector
+        found.ranked = ranking.diverse(candidates, _unit(vectors), wish.mmr.relevance, wish.k)
+        found.exhausted = True
+        return found
+
+    async def _grouped(
+        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+    ) -> tuple[Answer, bool]:
+        """k documents with their best chunks, from as many chunks as that takes."""
+        query = wish.query
+        wanted = min(self._limits.k, query.k * (query.group_size + 1))
+        while True:
+            found = await self._ranking(library, wish.asking(wanted), target, explanation)
+            ranked = found.ranked.pick(slice(wanted))
+            hits = await self._hits(library, wish, ranked, 1)
+            groups: dict[str, list[Hit]] = {}
+            for hit in hits:
+                groups.setdefault(hit.passage.document_id, []).append(hit)
+            at_end = found.exhausted and len(found.ranked) <= wanted
+            if len(groups) >= query.k or at_end or wanted == self._limits.k:
+                break
+            wanted = min(self._limits.k, 4 * wanted)
+        answer = Answer([], found.position, found.exact, wish.mode)
+        answer.groups = [
+            Group(rank, own[: query.group_size])
+            for rank, own in enumerate(list(groups.values())[: query.k], 1)
+        ]
+        return answer, len(hits) == len(ranked)
+
+    async def _hits(
+        self, library: Library, wish: Wish, ranked: Ranked, first_rank: int
+    ) -> list[Hit]:
+        """Rows with what is shown of them; those that are gone are left out."""
+        rows = ranked.rows.tolist()
+        found = await self._passages.submit((rows, "vector" in wish.query.include))
+        hits: list[Hit] = []
+        near = wish.mode == "vector"
+        for row, score in zip(rows, ranked.scores.tolist(), strict=True):
+            passage = found.get(row)
+            if passage is None:
+                continue
+            legs = None
+            distance = _distance(score, library) if near else None
+            if ranked.legs:
+                legs = {name: leg[row] for name, leg in ranked.legs.items() if row in leg}
+                if "vector" in legs:
+                    distance = _distance(legs["vector"][1], library)
+            hits.append(Hit(first_rank + len(hits), score, distance, passage, legs))
+        return hits
 
     def _fetch(self, wanted: Sequence[tuple[Sequence[int], bool]]) -> list[dict[int, Passage]]:
         """The lane's work: one read for all searches that wait."""
@@ -215,23 +491,21 @@ class Search:
         return [{row: found[row] for row in part if row in found} for part, _ in wanted]
 
 
-def _above(near: Neighbours, threshold: float | None) -> Neighbours:
+def _above(leg: Leg, threshold: float | None) -> Leg:
     if threshold is None:
-        return near
-    keep = near.scores >= threshold
-    return Neighbours(near.rows[keep], near.scores[keep], near.position, near.exact)
+        return leg
+    keep = leg.scores >= threshold
+    return Leg(leg.rows[keep], leg.scores[keep])
 
 
-def _hits(
-    near: Neighbours, found: dict[int, Passage], library: Library, first_rank: int = 1
-) -> list[Hit]:
-    hits: list[Hit] = []
-    for row, score in zip(near.rows.tolist(), near.scores.tolist(), strict=True):
-        passage = found.get(row)
-        if passage is not None:
-            rank = first_rank + len(hits)
-            hits.append(Hit(rank, score, _distance(score, library), passage))
-    return hits
+def _earlier(position: Position, other: Position | None) -> Position:
+    return position if other is None else min(position, other)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: Vectors = (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+    return result
 
 
 def _distance(score: float, library: Library) -> float:
