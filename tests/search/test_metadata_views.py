@@ -1,0 +1,180 @@
+"""The metadata view over a real store: after every write it selects what the store holds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import numpy as np
+import pytest
+from store.backend import create, draft, put
+
+from headwater.changes.log import Log
+from headwater.clock import SystemClock
+from headwater.errors import LibraryNotFound
+from headwater.filters import matches, parse
+from headwater.model import Library
+from headwater.search.metadata_views import MetadataViews
+from headwater.settings import SearchSettings, StoreSettings
+from headwater.store.base import DeleteDocument, DeleteLibrary, PatchDocument, Reader
+from headwater.store.sqlite import SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"n": {"$gte": 3}},
+    {"n": {"$ne": 3}, "lang": {"$in": ["en", "de"]}},
+    {"tags": {"$contains": "a"}},
+    {"page": 1, "at": {"$lt": "2024-06-01"}},
+    {"$or": [{"page": {"$exists": False}}, {"lang": "fr"}]},
+]
+
+
+@dataclass
+class Views:
+    store: SqliteStore
+    views: MetadataViews
+
+    async def agrees(self, library: Library) -> None:
+        """Every filter selects what the reference says of what the store holds now."""
+
+        def read(reader: Reader) -> dict[int, dict[str, Any]]:
+            held = {}
+            documents = reader.documents(library.number, after_row=0, limit=10_000)
+            for document, chunks in zip(documents, reader.chunks(documents), strict=True):
+                for chunk in chunks:
+                    own = msgspec.json.decode(chunk.metadata or b"{}")
+                    held[chunk.row] = {**msgspec.json.decode(document.metadata), **own}
+            return held
+
+        held = await self.store.read(read)
+        for wanted in map(parse, FILTERS):
+            selection, position = await self.views.select(library, wanted)
+            expected = sorted(row for row, own in held.items() if matches(wanted, own))
+            assert selection.rows().tolist() == expected
+            assert position >= await self.store.read(lambda reader: reader.head())
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Views]:
+    clock = SystemClock()
+    log = Log(1 << 20)
+    store = SqliteStore(folder, StoreSettings(), clock, on_commit=log.publish, on_foreign=log.hear)
+    async with anyio.create_task_group() as outer:
+        await outer.start(store.run)
+        log.attach(store, await store.read(lambda reader: reader.head()))
+        views = MetadataViews(SearchSettings(), log, clock, memory_bytes=1 << 30)
+        async with anyio.create_task_group() as inner:
+            await inner.start(views.run)
+            yield Views(store, views)
+            inner.cancel_scope.cancel()
+        outer.cancel_scope.cancel()
+
+
+def random_draft(rng: random.Random) -> Any:
+    metadata = {
+        "n": rng.randrange(6),
+        "lang": rng.choice(["en", "de", "fr"]),
+        "tags": rng.sample(["a", "b", "c"], rng.randrange(3)),
+        "at": f"2024-{rng.randrange(1, 13):02}-01",
+    }
+    if rng.random() < 0.5:
+        metadata["page"] = 7
+    made = draft(
+        f"d{rng.randrange(12)}",
+        *(f"text {rng.randrange(4)}" for _ in range(rng.randrange(4))),
+        metadata=msgspec.json.encode(metadata, order="deterministic"),
+    )
+    chunks = tuple(
+        msgspec.structs.replace(chunk, metadata=b'{"page":%d}' % at if at % 2 else None)
+        for at, chunk in enumerate(made.chunks)
+    )
+    own = str([chunk.metadata for chunk in chunks]).encode()
+    return msgspec.structs.replace(made, chunks=chunks, body_hash=made.body_hash + own)
+
+
+async def test_random_writes_and_a_restart(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    async with opened(tmp_path) as house:
+        library = await house.store.write(create("books"))
+        other = await house.store.write(create("other"))
+        await house.agrees(library)
+        for _ in range(120):
+            name = f"d{rng.randrange(12)}"
+            match rng.randrange(6):
+                case 0:
+                    await house.store.write(put(other, random_draft(rng)))
+                case 1:
+                    patch = {"n": rng.randrange(6), "page": rng.choice([None, 1])}
+                    held = await house.store.read(
+                        lambda reader, name=name: reader.document(library.number, name)  # type: ignore[misc]
+                    )
+                    if held is not None:
+                        command = PatchDocument(library.number, name, metadata=patch)
+                        await house.store.write(command)
+                case 2:
+                    held = await house.store.read(
+                        lambda reader, name=name: reader.document(library.number, name)  # type: ignore[misc]
+                    )
+                    if held is not None:
+                        await house.store.write(DeleteDocument(library.number, name))
+                case _:
+                    drafts = [random_draft(rng) for _ in range(rng.randrange(1, 4))]
+                    await house.store.write(put(library, *drafts))
+            await house.agrees(library)
+        await house.agrees(other)
+        assert {status.state for status in house.views.status()} == {"ready"}
+    async with opened(tmp_path) as house:
+        assert not house.views.opened(library.id)
+        await house.agrees(library)
+        assert house.views.opened(library.id)
+
+
+async def test_a_patch_of_metadata_alone_moves_its_rows(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.store.write(create("books"))
+        await house.store.write(put(library, draft("x", "a", "b"), draft("y", "c")))
+        english, french = parse({"lang": "en"}), parse({"lang": "fr"})
+        before, _ = await house.views.select(library, english)
+        await house.store.write(PatchDocument(library.number, "x", metadata={"lang": "fr"}))
+        after, position = await house.views.select(library, english)
+        moved, _ = await house.views.select(library, french)
+        assert (before.count, after.count, moved.count) == (3, 1, 2)
+        assert sorted([*after.rows(), *moved.rows()]) == before.rows().tolist()
+        assert after.mask(before.rows()).tolist() == [False, False, True]
+        await house.views.caught_up(library.id, position)
+
+
+async def test_documents_written_while_the_view_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.search.metadata_views._PAGE_DOCUMENTS", 2)
+    async with opened(tmp_path) as house:
+        library = await house.store.write(create("books"))
+        await house.store.write(put(library, *(draft(f"d{n}", "a") for n in range(40))))
+        house.views.open(library)
+        for number in range(20):
+            await house.store.write(put(library, draft(f"d{number}", "b", metadata=b'{"n":1}')))
+            await house.store.write(DeleteDocument(library.number, f"d{20 + number}"))
+        await house.agrees(library)
+        ones, _ = await house.views.select(library, parse({"n": 1}))
+        assert ones.count == 20
+        assert ones.mask(np.array([1, 2, 10**9])).tolist() == [False, False, False]
+
+
+async def test_a_deleted_library_is_not_found(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.store.write(create("books"))
+        await house.store.write(put(library, draft("x", "a")))
+        await house.agrees(library)
+        await house.store.write(DeleteLibrary(library.number))
+        with pytest.raises(LibraryNotFound):
+            await house.views.select(library, parse({}))
+        assert not house.views.opened(library.id)
