@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headwater.errors import InvalidQuery
+from headwater.errors import InvalidFilter, InvalidQuery
 from headwater.feeds import Selection, parse_condition, parse_types
 from headwater.feeds.selection import CHUNK_TYPES, STORED_TYPES
 from headwater.model import EVENT_TYPES, Change
@@ -51,8 +51,8 @@ def test_a_type_that_nothing_matches_is_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "[]", "1", '{"a":{}}', '{"a":[1]}', '{"a":1', '{"a":NaN}', "null"]
 )
-def test_a_filter_that_is_no_plain_object_is_an_error(text: str) -> None:
-    with pytest.raises(InvalidQuery):
+def test_a_filter_that_is_wrong_is_an_error(text: str) -> None:
+    with pytest.raises(InvalidFilter):
         parse_condition(text)
 
 
@@ -83,6 +83,10 @@ def test_equal_filters_are_one() -> None:
         ('{"ok":true}', {"ok": [1]}, False),
         ('{"a":"x"}', {"a": {"x": 1}}, False),
         ("{}", {"a": 1}, True),
+        ("{}", None, True),
+        ('{"a.b":{"$gte":2}}', {"a": [{"b": 1}, {"b": 3}]}, True),
+        ('{"$or":[{"lang":"en"},{"lang":{"$exists":false}}]}', None, True),
+        ('{"lang":{"$ne":"en"}}', {"lang": "en"}, False),
     ],
 )
 def test_a_filter_compares_metadata(condition: str, metadata: Any, meets: bool) -> None:

@@ -45,7 +45,8 @@ Types = Annotated[
     Query(description="Comma-separated, with wildcards: `document.*`. `chunk.*` only when named."),
 ]
 Filter = Annotated[
-    str | None, Query(description='Metadata the document must have: `{"lang":"en"}`.')
+    str | None,
+    Query(description='A filter on documents\' metadata, as JSON: `{"year":{"$gte":2020}}`.'),
 ]
 Include = Annotated[str | None, Query(description="`document`: its latest state.")]
 Format = Annotated[Literal["json", "cloudevents"], Query()]

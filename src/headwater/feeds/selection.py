@@ -13,15 +13,23 @@ from typing import Any
 import msgspec
 
 from headwater.errors import InvalidQuery
+from headwater.filters import Filter, matches, parse_json
 from headwater.model import EVENT_TYPES, Change
 
 CHUNK_TYPES = frozenset(kind for kind in EVENT_TYPES if kind.startswith("chunk."))
 STORED_TYPES = frozenset(EVENT_TYPES) - CHUNK_TYPES
 
 
+class _Metadata(msgspec.Struct):
+    metadata: dict[str, Any] = {}
+
+
+_decode = msgspec.json.Decoder(_Metadata).decode
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`library_ids` and `stored` are None for "all"; `condition` is canonical JSON or None.
+    """`library_ids` and `stored` are None for "all"; `condition` is None for any metadata.
 
     `stored` are the log's own types to read; `told` those that reach the reader, `chunk.*`
     included. They differ when somebody wants chunk events but not the document events they are
@@ -30,7 +38,7 @@ class Selection:
 
     library_ids: frozenset[str] | None = None
     told: frozenset[str] = STORED_TYPES
-    condition: bytes | None = None
+    condition: Filter | None = None
 
     @property
     def chunks(self) -> bool:
@@ -90,30 +98,13 @@ def parse_types(text: str | None) -> frozenset[str]:
     return frozenset(told)
 
 
-def parse_condition(text: str | None) -> bytes | None:
-    """A JSON object of metadata keys and the values they must have, in canonical form."""
-    if text is None:
-        return None
-    try:
-        wanted = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
-    except msgspec.MsgspecError as error:
-        raise InvalidQuery(
-            f"`filter` is not an object of metadata keys and plain values: {error}",
-            parameter="filter",
-        ) from error
-    return msgspec.json.encode(wanted, order="deterministic")
+def parse_condition(text: str | None) -> Filter | None:
+    """The `filter` of a request. Raises `InvalidFilter`."""
+    return None if text is None else parse_json(text)
 
 
-def _meets(change: Change, condition: bytes) -> bool:
+def _meets(change: Change, condition: Filter) -> bool:
+    """Only documents have metadata that a filter may speak of."""
     if not change.type.startswith("document."):
         return False
-    wanted: dict[str, Any] = msgspec.json.decode(condition)
-    metadata = msgspec.json.decode(change.data).get("metadata") or {}
-    return all(key in metadata and _matches(metadata[key], value) for key, value in wanted.items())
-
-
-def _matches(found: Any, value: Any) -> bool:
-    """Equal as JSON, where true is not 1; a list matches by any of its values."""
-    if isinstance(found, list):
-        return any(_matches(item, value) for item in found if not isinstance(item, list))
-    return bool(found == value) and isinstance(found, bool) == isinstance(value, bool)
+    return matches(condition, _decode(change.data).metadata)
