@@ -34,6 +34,7 @@ from headwater.clock import Clock, SystemClock
 from headwater.embed import Embedders
 from headwater.feeds import Hub, OpenStreams
 from headwater.search import LocalViews
+from headwater.search.metadata_views import MetadataViews
 from headwater.service.documents import Documents
 from headwater.service.embedding import DocumentEmbedding
 from headwater.service.export import Export
@@ -80,6 +81,9 @@ class Parts:
             clock,
             write_snapshots=lambda: self.folder.keeps,
         )
+        self.metadata = MetadataViews(
+            settings.search, self.log, clock, memory_bytes=settings.search.memory_bytes // 4
+        )
         pool = Pool("work", 2)
         limits = settings.limits
         self.hub = Hub(self.log, settings.feeds, clock, documents_of(lambda: self.log.store.log_id))
@@ -99,7 +103,7 @@ class Parts:
             self.log,
             self.engine,
             self.engine,  # type: ignore
-            self.engine,  # type: ignore
+            self.metadata,
             self.embedders,
             clock,
             settings.search,
@@ -117,6 +121,7 @@ class Parts:
             self.log.attach(self.store, head)
             await stack.enter_async_context(started(self.embedders.run))
             await stack.enter_async_context(started(self.engine.run))
+            await stack.enter_async_context(started(self.metadata.run))
             await stack.enter_async_context(started(self.search.run))
             await stack.enter_async_context(started(self.hub.run))
             if not self._visiting:

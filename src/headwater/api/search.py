@@ -54,6 +54,8 @@ def search_routes(
     async def one(library: str, request: Request) -> Response:
         started_s = clock.monotonic()
         query = decode(await read_body(request, limits.body_bytes), SearchQuery, InvalidQuery)
+        if request.scope["query_string"] and request.query_params.get("explain") == "true":
+            query.explain = True
         answer = await search.search(await libraries.get(library), query)
         return wire.json_response(_shown(answer, query, started_s))
 
@@ -170,6 +172,8 @@ def search_routes(
                     "cursor": str(search.cursor(answer.position)),
                     "took_ms": _since(started_s),
                 }
+                if answer.degraded is not None:
+                    done["degraded"] = answer.degraded
                 if answer.explanation is not None:
                     done["explanation"] = answer.explanation
                 await outbound.send(_encode(done) + b"\n", stall=feeds.stall)
@@ -187,6 +191,8 @@ def search_routes(
             shown["results"] = [_group(group, query) for group in answer.groups]
         if answer.next is not None:
             shown["next"] = answer.next
+        if answer.degraded is not None:
+            shown["degraded"] = answer.degraded
         shown["cursor"] = str(search.cursor(answer.position))
         shown["took_ms"] = _since(started_s)
         if answer.explanation is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -16,16 +17,36 @@ NAME_WIDTH = 44
 KEY_WIDTH = 36
 
 
+class Mode(StrEnum):
+    HYBRID = "hybrid"
+    VECTOR = "vector"
+    KEYWORD = "keyword"
+
+
 def search(
     library: Annotated[str, typer.Argument(help="A name or id.")],
     query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 10,
+    mode: Annotated[
+        Mode | None, typer.Option(help="By words, by meaning, or by both (the default).")
+    ] = None,
+    filter: Annotated[
+        str | None, typer.Option(help="Metadata that hits must have, as JSON.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The server's answer as JSON.")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Find passages by meaning."""
+    """Find passages by meaning and by words."""
+    wish: dict[str, Any] = {"query": query, "k": k}
+    if mode is not None:
+        wish["mode"] = mode.value
+    if filter is not None:
+        try:
+            wish["filter"] = msgspec.json.decode(filter)
+        except msgspec.DecodeError as error:
+            raise typer.BadParameter(f"{filter!r} is not JSON: {error}") from error
     with Client(url) as client:
-        answer = find(client, library, query, k)
+        answer = find(client, library, wish)
     if as_json:
         output.line(msgspec.json.encode(answer).decode())
         return
@@ -36,9 +57,9 @@ def search(
     output.note(f"{found} in {answer['took_ms']:.1f} ms, as of {answer['cursor']}")
 
 
-def find(client: Client, library: str, query: str, k: int) -> dict[str, Any]:
+def find(client: Client, library: str, wish: dict[str, Any]) -> dict[str, Any]:
     path = f"/v1/libraries/{segment(library)}/search"
-    return client.request("POST", path, json={"query": query, "k": k})
+    return client.request("POST", path, json=wish)
 
 
 def hit_lines(hits: list[dict[str, Any]], *, ids: bool) -> Iterator[Text]:

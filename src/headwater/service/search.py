@@ -10,7 +10,7 @@ can be.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -21,15 +21,14 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
 from headwater.errors import HeadwaterError, InvalidQuery, NotCaughtUp
-from headwater.model import Cursor, Library, Passage, Position, Rows, Vectors
-from headwater.search.base import Allowed, KeywordEngine, MetadataEngine, SearchEngine
-from headwater.search.rowsets import NO_ROWS
+from headwater.model import Cursor, Library, Passage, Position
+from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
 from headwater.service import ranking
-from headwater.service.drafts import check_vector
 from headwater.service.explain import Explanation
 from headwater.service.paging import PageToken
 from headwater.service.query import Query, Weights, Wish, check, fingerprint
 from headwater.service.ranking import Leg, Ranked
+from headwater.service.target import Target, Targets, unit_length
 from headwater.settings import LimitSettings, SearchSettings
 from headwater.store.base import Reader
 from headwater.threads import Lane
@@ -70,7 +69,10 @@ class Group:
 
 @dataclass(slots=True)
 class Answer:
-    """`groups` instead of `hits` when they were asked for; `next` when there may be more."""
+    """`groups` instead of `hits` when they were asked for; `next` when there is more.
+
+    `degraded` says why only words were looked for where meaning should have been, too.
+    """
 
     hits: list[Hit]
     position: Position
@@ -78,6 +80,7 @@ class Answer:
     mode: str
     groups: list[Group] | None = None
     next: str | None = None
+    degraded: str | None = None
     explanation: dict[str, Any] | None = None
 
 
@@ -89,16 +92,6 @@ class _Found:
     position: Position
     exact: bool = True
     exhausted: bool = True
-
-
-@dataclass(slots=True)
-class _Target:
-    """What the legs look for, and what they may find."""
-
-    vector: Vectors | None = None
-    excluded: Rows = field(default_factory=lambda: NO_ROWS)
-    allowed: Allowed | None = None
-    position: Position | None = None
 
 
 class Search:
@@ -118,8 +111,7 @@ class Search:
         self._log = log
         self._engine = engine
         self._keyword = keyword
-        self._metadata = metadata
-        self._embedders = embedders
+        self._targets = Targets(log, embedders, metadata)
         self._clock = clock
         self._settings = settings
         self._limits = limits
@@ -143,11 +135,12 @@ class Search:
         if query.min_cursor is not None:
             await self.wait_for(library, query.min_cursor)
         for attempt in range(1, _ATTEMPTS + 1):
-            target = await self._target(library, wish, explanation)
+            target = await self._targets.find(library, wish, explanation)
             answer, whole = await self._answer(library, wish, target, explanation)
             if whole or attempt == _ATTEMPTS:
                 break
             await self._engine.caught_up(library.id, self._log.head)
+        answer.degraded = target.degraded
         if explanation is not None:
             answer.explanation = explanation.told(wish)
         return answer
@@ -186,10 +179,10 @@ class Search:
         explanation = Explanation(self._clock) if query.explain else None
         if query.min_cursor is not None:
             await self.wait_for(library, query.min_cursor)
-        target = await self._target(library, wish, explanation)
+        target = await self._targets.find(library, wish, explanation)
         found = await self._ranking(library, wish, target, explanation)
         ranked = found.ranked.pick(slice(query.k))
-        answer = Answer([], found.position, found.exact, wish.mode)
+        answer = Answer([], found.position, found.exact, wish.mode, degraded=target.degraded)
         if explanation is not None:
             answer.explanation = explanation.told(wish)
 
@@ -223,58 +216,10 @@ class Search:
             )
         await self._engine.caught_up(library.id, cursor.position)
 
-    # ── What is looked for ──────────────────────────────────────────────────────────────────────
-
-    async def _target(
-        self, library: Library, wish: Wish, explanation: Explanation | None
-    ) -> _Target:
-        query, target = wish.query, _Target()
-        if query.vector is not None:
-            target.vector = check_vector(query.vector, library)
-        elif query.like:
-            target.vector, target.excluded = await self._example(library, query)
-        elif wish.mode != "keyword":
-            assert query.query is not None
-            embedded = await self._embedders.bound(library).embed([query.query], "query")
-            target.vector = embedded[0]
-            if explanation is not None:
-                explanation.lap("embed")
-        if wish.filter is not None:
-            target.allowed, target.position = await self._metadata.select(library, wish.filter)
-            if explanation is not None:
-                explanation.filtered(target.allowed.count, library.chunks)
-        return target
-
-    async def _example(self, library: Library, query: Query) -> tuple[Vectors, Rows]:
-        """The direction from what is unlike to what is like, and the rows of the examples."""
-
-        def read(reader: Reader) -> dict[str, list[tuple[int, Vectors | None]]]:
-            found = reader.documents_by_id(library.number, {*query.like, *query.unlike})
-            documents = list(found.values())
-            chunks = reader.chunks(documents, vectors=True)
-            return {
-                document.id: [(chunk.row, chunk.vector) for chunk in own]
-                for document, own in zip(documents, chunks, strict=True)
-            }
-
-        found = await self._log.store.read(read)
-        if missing := [id for id in (*query.like, *query.unlike) if id not in found]:
-            raise InvalidQuery(
-                f"there is no document {missing[0][:80]!r} to take as an example",
-                parameter="like" if missing[0] in query.like else "unlike",
-            )
-        direction = np.zeros(library.dimension, np.float64)
-        for ids, sign in ((query.like, 1.0), (query.unlike, -1.0)):
-            vectors = [vector for id in ids for _, vector in found[id] if vector is not None]
-            if vectors:
-                direction += sign * _unit(np.stack(vectors)).mean(axis=0)
-        rows = sorted(row for chunks in found.values() for row, _ in chunks)
-        return direction.astype(np.float32), np.array(rows, np.int64)
-
     # ── Ranking ─────────────────────────────────────────────────────────────────────────────────
 
     async def _ranking(
-        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
     ) -> _Found:
         """More than k rows in order, if there are so many: one more says that a page follows."""
         page, most = wish.page, self._limits.k
@@ -300,13 +245,13 @@ class Search:
         self,
         library: Library,
         wish: Wish,
-        target: _Target,
+        target: Target,
         depth: int,
         explanation: Explanation | None,
     ) -> _Found:
         if wish.mode == "vector":
             return await self._near(library, wish, target, depth, explanation)
-        if wish.mode == "keyword":
+        if wish.mode == "keyword" or target.vector is None:
             return await self._words(library, wish, target, depth, explanation)
         found: dict[str, _Found] = {}
 
@@ -333,7 +278,7 @@ class Search:
         self,
         library: Library,
         wish: Wish,
-        target: _Target,
+        target: Target,
         depth: int,
         explanation: Explanation | None,
     ) -> _Found:
@@ -359,7 +304,7 @@ class Search:
         self,
         library: Library,
         wish: Wish,
-        target: _Target,
+        target: Target,
         depth: int,
         explanation: Explanation | None,
     ) -> _Found:
@@ -387,7 +332,7 @@ class Search:
     # ── Shaping the answer ──────────────────────────────────────────────────────────────────────
 
     async def _answer(
-        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
     ) -> tuple[Answer, bool]:
         """The answer, and whether no hit was lost on the way to the store."""
         query = wish.query
@@ -417,7 +362,7 @@ class Search:
         )
 
     async def _diverse(
-        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
     ) -> _Found:
         assert wish.mmr is not None
         wanted = wish.mmr.candidates or max(50, 4 * wish.k)
@@ -429,12 +374,12 @@ class Search:
             passage = passages.get(row)
             if passage is not None and passage.vector is not None:
                 vectors[at] = passage.vector
-        found.ranked = ranking.diverse(candidates, _unit(vectors), wish.mmr.relevance, wish.k)
+        found.ranked = ranking.diverse(candidates, unit_length(vectors), wish.mmr.relevance, wish.k)
         found.exhausted = True
         return found
 
     async def _grouped(
-        self, library: Library, wish: Wish, target: _Target, explanation: Explanation | None
+        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
     ) -> tuple[Answer, bool]:
         """k documents with their best chunks, from as many chunks as that takes."""
         query = wish.query
@@ -500,12 +445,6 @@ def _above(leg: Leg, threshold: float | None) -> Leg:
 
 def _earlier(position: Position, other: Position | None) -> Position:
     return position if other is None else min(position, other)
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    result: Vectors = (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-    return result
 
 
 def _distance(score: float, library: Library) -> float:
