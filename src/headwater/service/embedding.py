@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -148,15 +149,25 @@ class DocumentEmbedding:
         task_status.started()
         while not self._folder.keeps:  # noqa: ASYNC110 - a lock file rings no bell
             await anyio.sleep(LOOK_S)
+        fresh = True
         async with anyio.create_task_group() as tasks:
             while True:
                 self._news = anyio.Event()
                 try:
+                    if fresh:
+                        await self._begin()
+                        fresh = False
                     await self._look(tasks)
                 except Unavailable as error:
                     log_line.warning("embedding.waiting_for_store", detail=error.detail)
                 with anyio.move_on_after(LOOK_S):
                     await self._news.wait()
+
+    async def _begin(self) -> None:
+        """Try what was refused too: a key or a model may have been put right since."""
+        for library in await self._log.store.read(lambda reader: reader.libraries_pending()):
+            with suppress(LibraryNotFound):
+                await self._log.store.write(RedriveEmbedding(library.number))
 
     async def _look(self, tasks: anyio.abc.TaskGroup) -> None:
         for library in await self._log.store.read(lambda reader: reader.libraries_pending()):

@@ -28,13 +28,13 @@ class EmbeddingError(msgspec.Struct, gc=False):
     retryable: bool
 
 
-class EmbeddingJson(msgspec.Struct, gc=False):
+class EmbeddingJson(msgspec.Struct, kw_only=True, gc=False):
     """Why a document is not found by meaning yet."""
 
+    status: str = "pending_embedding"
     since: str
     attempts: int
     error: EmbeddingError
-    status: str = "pending_embedding"
 
 
 class DocumentJson(msgspec.Struct, omit_defaults=True, gc=False):
