@@ -16,7 +16,7 @@ from headwater.embed.provider import Answer, Call, Provider, WrongAnswer, encode
 
 
 class _Embeddings(msgspec.Struct):
-    float: list[list[float]]
+    floats: list[list[float]] = msgspec.field(name="float")
 
 
 class _Units(msgspec.Struct):
@@ -58,4 +58,4 @@ class Cohere(Provider):
             raise WrongAnswer(f"not an answer to embed ({error})") from error
         units = found.meta.billed_units if found.meta else None
         tokens = int(units.input_tokens or 0) if units else 0
-        return Answer(stack(found.embeddings.float, count), tokens)
+        return Answer(stack(found.embeddings.floats, count), tokens)

@@ -53,6 +53,7 @@ class Pace:
         self._tokens = Bucket(tokens_per_minute, now) if tokens_per_minute else None
         self._paused_until = now
         self._urgent = 0
+        self._turns = {True: anyio.Lock(), False: anyio.Lock()}
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for that long: the provider has said so."""
@@ -62,18 +63,19 @@ class Pace:
         """Return when a call of that size may be made; it is then counted."""
         self._urgent += urgent
         try:
-            while True:
-                wait_s = self._wait_s(inputs, tokens, urgent=urgent)
-                if wait_s <= 0:
-                    break
-                await anyio.sleep(wait_s)
+            async with self._turns[urgent]:  # in the order they came: none may starve
+                while True:
+                    wait_s = self._wait_s(inputs, tokens, urgent=urgent)
+                    if wait_s <= 0:
+                        break
+                    await anyio.sleep(wait_s)
+                now = self._monotonic()
+                if self._inputs:
+                    self._inputs.take(inputs, now)
+                if self._tokens:
+                    self._tokens.take(tokens, now)
         finally:
             self._urgent -= urgent
-        now = self._monotonic()
-        if self._inputs:
-            self._inputs.take(inputs, now)
-        if self._tokens:
-            self._tokens.take(tokens, now)
 
     def _wait_s(self, inputs: int, tokens: int, *, urgent: bool) -> float:
         now = self._monotonic()

@@ -75,6 +75,8 @@ class RemoteEmbedder(Embedder):
         )
         self._usage = Usage(settings.price_per_million_tokens)
         self._open: set[Request] = set()
+        # Reading the certificates takes some 50 ms: here, off the loop, and only where needed.
+        self._tls = httpx.create_ssl_context() if provider.base_url.startswith("https:") else False
         self._client: httpx.AsyncClient | None = None
 
     async def run(
@@ -88,7 +90,7 @@ class RemoteEmbedder(Embedder):
         limits = httpx.Limits(max_connections=calls, max_keepalive_connections=calls)
         try:
             async with httpx.AsyncClient(
-                limits=limits, headers={"user-agent": f"headwater/{__version__}"}
+                verify=self._tls, limits=limits, headers={"user-agent": f"headwater/{__version__}"}
             ) as self._client:
                 if not self.dimension:
                     self._set_dimension(await self._native_dimension())
@@ -237,7 +239,7 @@ class RemoteEmbedder(Embedder):
         texts = list(chain.from_iterable(piece.texts for piece in pieces))
         attempt = 0
         while True:
-            await self._await_turn(texts, kind, self._left_s(pieces))
+            await self._await_turn(kind, texts, pieces)
             try:
                 return await self._attempt(kind, texts, self._left_s(pieces))
             except _AskAgain:
@@ -270,16 +272,18 @@ class RemoteEmbedder(Embedder):
     def _left_s(self, pieces: Sequence[Piece]) -> float:
         return max(piece.request.deadline for piece in pieces) - self._clock.monotonic()
 
-    async def _await_turn(self, texts: Sequence[str], kind: Kind, left_s: float) -> None:
+    async def _await_turn(self, kind: Kind, texts: Sequence[str], pieces: Sequence[Piece]) -> None:
         tokens = sum(map(len, texts)) // 4
-        with anyio.move_on_after(left_s) as scope:
-            await self._pace.take(len(texts), tokens, urgent=kind == "query")
-        if scope.cancelled_caught:
-            self._usage.went_wrong("pace")
-            raise EmbedderUnavailable(
-                f"the rate at which {self._provider.host} may be asked is used up; slow down and "
-                "try again"
-            )
+        # A deadline moves on when other calls answer other parts of its request.
+        while (left_s := self._left_s(pieces)) > 0:
+            with anyio.move_on_after(left_s):
+                await self._pace.take(len(texts), tokens, urgent=kind == "query")
+                return
+        self._usage.went_wrong("pace")
+        raise EmbedderUnavailable(
+            f"the rate at which {self._provider.host} may be asked is used up; slow down and "
+            "try again"
+        )
 
     async def _attempt(self, kind: Kind, texts: Sequence[str], left_s: float) -> Vectors:
         """One call. Raises `Passing`, `Rejected`, `WrongAnswer`, `EmbedderFailed`, `_AskAgain`."""
