@@ -217,6 +217,7 @@ class Described(msgspec.Struct, frozen=True, gc=False):
     id: str
     metadata: bytes
     chunks: Span
+    position: Position
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

@@ -32,6 +32,7 @@ from headwater.store.base import (
     BeginBatch,
     DeferEmbedding,
     DeleteDocument,
+    DeleteDocuments,
     DeleteLibrary,
     EndBatch,
     FailOpenBatches,
@@ -118,6 +119,43 @@ class StoreContract:
             assert rest == [second]
             types = [change.type for change in await whole_log(opened)]
             assert types == ["library.created", "library.created", "library.updated"]
+            await is_sound(opened)
+
+    async def test_many_documents_are_deleted_each_with_its_change(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            written = await store.write(
+                put(library, draft("x", "a", "b"), draft("y"), draft("z", "c"), draft("kept", "d"))
+            )
+            first = len(await whole_log(opened))
+            done = await store.write(
+                DeleteDocuments(library.number, ["z", "nobody", "x", "z", "y"])
+            )
+            assert [position is not None for position in done] == [True, False, True, False, True]
+            changes = (await whole_log(opened))[first:]
+            assert [(change.type, change.subject) for change in changes] == [
+                ("document.deleted", name) for name in "zxy"
+            ]
+            assert [change.position for change in changes] == [done[0], done[2], done[4]]
+            assert [change.removed.count for change in changes] == [1, 2, 0]
+            assert data(changes[1])["metadata"] == {"lang": "en"}
+            left = await store.read(documents_after(library.number, 0, limit=9))
+            assert [document.id for document in left] == ["kept"]
+            now = await store.read(lambda reader: reader.library("books"))
+            assert now is not None
+            assert (now.documents, now.chunks) == (1, 1)
+            # One that has changed since it was looked at stays.
+            await store.write(PatchDocument(library.number, "kept", title="T"))
+            stale = DeleteDocuments(library.number, ["kept"], [written[3].position])
+            assert await store.write(stale) == [None]
+            (kept,) = await store.read(
+                lambda reader: reader.described(library.number, after_row=0, limit=9)
+            )
+            fresh = DeleteDocuments(library.number, ["kept"], [kept.position])
+            assert await store.write(fresh) != [None]
+            assert await store.write(DeleteDocuments(library.number, [])) == []
+            with pytest.raises(LibraryNotFound):
+                await store.write(DeleteDocuments(10_000, ["x"]))
             await is_sound(opened)
 
     async def test_what_filters_look_at(self, backend: Backend) -> None:

@@ -217,6 +217,19 @@ class DeleteDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteDocuments:
+    """→ `list[Position | None]`, one per id, in order: None where nothing was deleted.
+
+    A change `document.deleted` for each, as of `DeleteDocument`. With `positions`, one per id, only
+    documents whose last change is still that one. Raises `LibraryNotFound` as a whole.
+    """
+
+    number: int
+    ids: Sequence[str]
+    positions: Sequence[Position] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BeginBatch:
     """→ `Position`. Change `batch.started`; the batch counts as open until `EndBatch`.
 
@@ -281,6 +294,7 @@ Command: TypeAlias = (
     | RedriveEmbedding
     | PatchDocument
     | DeleteDocument
+    | DeleteDocuments
     | BeginBatch
     | EndBatch
     | FailOpenBatches

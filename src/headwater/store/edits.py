@@ -1,12 +1,14 @@
-"""Patching and deleting one document."""
+"""Patching a document; deleting one or many."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from headwater.errors import DocumentNotFound
-from headwater.model import NOTHING, Position, Written
-from headwater.store.base import UNSET, DeleteDocument, PatchDocument
+from headwater.model import Position, Written
+from headwater.store.base import UNSET, DeleteDocument, DeleteDocuments, PatchDocument
+from headwater.store.connection import in_lists, listed
 from headwater.store.puts import Held, count, held, remove_chunks, save, version_mismatch
 from headwater.store.records import PENDING_STATUS, canonical, decode, document_data
 from headwater.store.transaction import Transaction
@@ -42,16 +44,46 @@ def patch_document(tx: Transaction, command: PatchDocument) -> Written:
 def delete_document(tx: Transaction, command: DeleteDocument) -> Position:
     library = tx.library(command.number)
     document = _existing(tx, command)
-    chunks = document.span
+    _remove(tx, library.number, [document])
+    return _tell_deleted(tx, library.id, document)
+
+
+def delete_documents(tx: Transaction, command: DeleteDocuments) -> list[Position | None]:
+    library = tx.library(command.number)
+    current = held(tx, library.number, list(dict.fromkeys(command.ids)))
+    wanted: Sequence[Position | None] = command.positions or [None] * len(command.ids)
+    gone: list[Held] = []
+    positions: list[Position | None] = []
+    for id, position in zip(command.ids, wanted, strict=True):
+        document = current.get(id)
+        if document is None or position not in (None, document.position):
+            positions.append(None)
+            continue
+        del current[id]  # named again, it is not there any more
+        gone.append(document)
+        positions.append(_tell_deleted(tx, library.id, document))
+    _remove(tx, library.number, gone)
+    return positions
+
+
+def _tell_deleted(tx: Transaction, library_id: str, document: Held) -> Position:
     data = document_data(
         document.id, document.title, document.num_chunks, document.version, document.metadata
     )
-    tx.db.execute("DELETE FROM documents WHERE row = ?", [document.row])
-    remove_chunks(tx, [chunks])
-    if document.pending:
-        tx.db.execute("DELETE FROM pending WHERE document = ?", [document.row])
-    count(tx, library.number, -1, -chunks.count, -bool(document.pending))
-    return tx.change("document.deleted", library.id, document.id, data, NOTHING, chunks)
+    return tx.change("document.deleted", library_id, document.id, data, removed=document.span)
+
+
+def _remove(tx: Transaction, number: int, documents: Sequence[Held]) -> None:
+    for part in in_lists([document.row for document in documents]):
+        marks, rows = listed(part)
+        tx.db.execute(f"DELETE FROM documents WHERE row IN ({marks})", rows)
+    remove_chunks(tx, [document.span for document in documents])
+    pending = [document.row for document in documents if document.pending]
+    for part in in_lists(pending):
+        marks, rows = listed(part)
+        tx.db.execute(f"DELETE FROM pending WHERE document IN ({marks})", rows)
+    chunks = sum(document.span.count for document in documents)
+    count(tx, number, -len(documents), -chunks, -len(pending))
 
 
 def _existing(tx: Transaction, command: PatchDocument | DeleteDocument) -> Held:

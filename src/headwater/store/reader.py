@@ -223,11 +223,12 @@ class SqliteReader(Reader):
 
     def described(self, number: int, *, after_row: int, limit: int) -> list[Described]:
         return [
-            Described(row, id, metadata, Span(first, count))
-            for row, id, metadata, first, count in self._db.execute(
-                "SELECT d.row, d.id, d.metadata, d.first_chunk, d.num_chunks FROM libraries l "
-                "CROSS JOIN documents d WHERE l.number = ? AND l.deleted_us IS NULL "
-                "AND d.library = l.number AND d.row > ? ORDER BY d.row LIMIT ?",
+            Described(row, id, metadata, Span(first, count), position)
+            for row, id, metadata, first, count, position in self._db.execute(
+                "SELECT d.row, d.id, d.metadata, d.first_chunk, d.num_chunks, d.position "
+                "FROM libraries l CROSS JOIN documents d WHERE l.number = ? "
+                "AND l.deleted_us IS NULL AND d.library = l.number AND d.row > ? "
+                "ORDER BY d.row LIMIT ?",
                 [number, after_row, limit],
             ).fetchall()
         ]

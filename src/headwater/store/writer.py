@@ -19,7 +19,7 @@ from headwater.errors import HeadwaterError, StoreFailed
 from headwater.model import Committed, Position
 from headwater.store import base
 from headwater.store.connection import failed
-from headwater.store.edits import delete_document, patch_document
+from headwater.store.edits import delete_document, delete_documents, patch_document
 from headwater.store.embeds import defer_embedding, embed_documents, redrive_embedding
 from headwater.store.puts import put_documents
 from headwater.store.shelves import (
@@ -55,6 +55,7 @@ _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
     base.RedriveEmbedding: redrive_embedding,
     base.PatchDocument: patch_document,
     base.DeleteDocument: delete_document,
+    base.DeleteDocuments: delete_documents,
     base.BeginBatch: begin_batch,
     base.EndBatch: end_batch,
     base.FailOpenBatches: fail_open_batches,
@@ -166,6 +167,8 @@ class Writer:
 def _weight(command: Any) -> int:
     if isinstance(command, base.PutDocuments):
         return len(command.drafts)
+    if isinstance(command, base.DeleteDocuments):
+        return len(command.ids)
     return len(command.items) if isinstance(command, base.EmbedDocuments) else 1
 
 
