@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -62,7 +63,15 @@ def queries(count: int, *, seed: int = 2) -> list[str]:
     return list(found)
 
 
-def lines(count: int, *, seed: int = 1, prefix: str = "doc") -> Iterator[bytes]:
-    """`count` documents as NDJSON lines."""
+def lines(
+    count: int, *, seed: int = 1, prefix: str = "doc", numbered: int | None = None
+) -> Iterator[bytes]:
+    """`count` documents as NDJSON lines.
+
+    With `numbered` each has the metadata field `n`, its number modulo that.
+    """
     for number, text in enumerate(texts(count, seed=seed)):
-        yield _encode({"id": f"{prefix}-{number}", "text": text}) + b"\n"
+        document: dict[str, Any] = {"id": f"{prefix}-{number}", "text": text}
+        if numbered is not None:
+            document["metadata"] = {"n": number % numbered}
+        yield _encode(document) + b"\n"

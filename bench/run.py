@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from bench import corpus, profiler, stream
-from bench.connection import Connection
+from bench.connection import Connection, request
 from bench.server import Server
 
 LIBRARY = "bench"
@@ -98,33 +99,57 @@ class Run:
             return Prepared(folder, self.documents, streamed, settled, fresh, recall(server))
 
 
-def warm_up(server: Server) -> None:
+def warm_up(server: Server, library: str = LIBRARY) -> None:
     """What only the first requests pay: the model, the view, the first pages of the store."""
-    stream.send(server.port, LIBRARY, stream.pieces(corpus.lines(200, seed=9, prefix="warm")))
+    stream.send(server.port, library, stream.pieces(corpus.lines(200, seed=9, prefix="warm")))
     with Connection(server.port) as connection:
-        path = f"/v1/libraries/{LIBRARY}"
+        path = f"/v1/libraries/{library}"
         for query in corpus.queries(50, seed=9):
-            connection.json("POST", f"{path}/search", {"query": query})
+            connection.json("POST", f"{path}/search", search_body(query))
         for number in range(200):
             connection.call("DELETE", f"{path}/documents/warm-{number}")
 
 
-def recall(server: Server, *, sample: int = 300, k: int = 10, seed: int = 5) -> float:
+def recall(
+    server: Server,
+    *,
+    library: str = LIBRARY,
+    sample: int = 300,
+    k: int = 10,
+    seed: int = 5,
+    filter: dict[str, Any] | None = None,
+) -> float:
     """recall@k against exact search. A hit that scores as well as the exact k-th counts."""
     found = wanted = 0
     queries = corpus.queries(sample, seed=seed)
     random.Random(seed).shuffle(queries)
-    path = f"/v1/libraries/{LIBRARY}/search"
+    path = f"/v1/libraries/{library}/search"
     with Connection(server.port) as connection:
         for query in queries:
-            body = {"query": query, "k": k}
+            body = search_body(query, k=k, filter=filter)
             exact = connection.json("POST", path, {**body, "exact": True})["results"]
             quick = connection.json("POST", path, body)["results"]
             ids = {hit["chunk_id"] for hit in exact}
-            least = min(hit["score"] for hit in exact) - 1e-6
+            least = min((hit["score"] for hit in exact), default=0.0) - 1e-6
             found += sum(hit["chunk_id"] in ids or hit["score"] >= least for hit in quick)
             wanted += len(exact)
+    if not wanted:
+        raise RuntimeError(f"nothing passes the filter {filter}")
     return round(found / wanted, 4)
+
+
+def search_body(
+    query: str, *, mode: str = "vector", k: int = 10, filter: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    body: dict[str, Any] = {"query": query, "mode": mode, "k": k}
+    if filter is not None:
+        body["filter"] = filter
+    return body
+
+
+def search_request(library: str, body: dict[str, Any]) -> bytes:
+    """A search, encoded."""
+    return request("POST", f"/v1/libraries/{library}/search", msgspec.json.encode(body))
 
 
 def post_document(number: int, text: str, prefix: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Search by text with 8 connections: at rest, and while a stream brings 1,000 documents a second.
+"""Search by meaning, 8 connections: at rest, and while a stream brings 1,000 documents a second.
 
 Recall is taken at once after the stream, when part of the index still waits to be built, and
 again at rest; each time against the server's own exact answers.
@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
-
 from bench import corpus, load
-from bench.connection import request
 from bench.figure import Figure, percentiles_ms
-from bench.run import LIBRARY, Run, recall
+from bench.run import LIBRARY, Run, recall, search_body, search_request
 from bench.server import Server
 
 CONNECTIONS = 8
@@ -23,10 +20,7 @@ DOCUMENTS_PER_SECOND = 1_000
 
 def measure(run: Run) -> list[Figure]:
     prepared = run.prepared()
-    encoded = [
-        request("POST", f"/v1/libraries/{LIBRARY}/search", msgspec.json.encode({"query": query}))
-        for query in corpus.queries(40_000)
-    ]
+    encoded = [search_request(LIBRARY, search_body(query)) for query in corpus.queries(40_000)]
     with Server(prepared.folder) as server:
         load.run(lambda: load.closed(server.port, encoded[:200], connections=CONNECTIONS))
         with run.watched(server):
