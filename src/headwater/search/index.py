@@ -19,7 +19,7 @@ from headwater.search import scores
 from headwater.search.head import Head, HeadRows
 from headwater.search.parts import Found, Parts
 from headwater.search.seek import Seek
-from headwater.search.segment import Segment, build
+from headwater.search.segment import Segment, build, row_bytes
 from headwater.search.sieve import Sieve
 from headwater.settings import SearchSettings
 
@@ -68,6 +68,8 @@ class VectorIndex:
         self.parts = Parts((), (), Head(dimension, metric))
         self._settings = settings
         self._late: list[Rows] | None = None
+        self._in_making_bytes = 0
+        """What the segment that is being built takes, in the end."""
 
     # ── Figures ─────────────────────────────────────────────────────────────────────────────────
 
@@ -87,8 +89,10 @@ class VectorIndex:
     @property
     def memory_bytes(self) -> int:
         parts = self.parts
-        return sum(segment.memory_bytes for segment in parts.segments) + sum(
-            head.memory_bytes for head in parts.heads
+        return (
+            sum(segment.memory_bytes for segment in parts.segments)
+            + sum(head.memory_bytes for head in parts.heads)
+            + self._in_making_bytes
         )
 
     @property
@@ -176,6 +180,9 @@ class VectorIndex:
         plan = self._next(_QUIET_RATIO if quiet else _COPY_RATIO)
         if plan is not None:
             self._late = []
+            rows = sum(segment.count for segment in plan.segments)
+            rows += sum(head.count for head in plan.heads)
+            self._in_making_bytes = rows * row_bytes(self.dimension)
         return plan
 
     def _next(self, ratio: int) -> Plan | None:
@@ -231,7 +238,7 @@ class VectorIndex:
         assert self._late is not None, "swap without a plan"
         for rows in self._late:
             built.remove(rows)
-        self._late = None
+        self.drop()
         parts = self.parts
         kept = [segment for segment in parts.segments if segment not in plan.segments]
         if built.live:
@@ -241,8 +248,9 @@ class VectorIndex:
         self.parts = Parts(tuple(kept), sealed, parts.head)
 
     def drop(self) -> None:
-        """Give up the planned build. Loop only."""
+        """There is no planned build any more. Loop only."""
         self._late = None
+        self._in_making_bytes = 0
 
     # ── Saving ──────────────────────────────────────────────────────────────────────────────────
 

@@ -81,9 +81,7 @@ class Segment:
 
     @property
     def memory_bytes(self) -> int:
-        # Vectors, links of the lowest level (2 M) and a little above it, rows, lengths, bits.
-        row_bytes: int = self.vectors.shape[1] * 4 + LINKS * 8 + 32 + 12
-        return self.count * row_bytes + self.bitmap.nbytes
+        return self.count * row_bytes(self.vectors.shape[1]) + self.bitmap.nbytes
 
     def remove(self, wanted: Rows) -> int:
         """Take sorted rows out; returns how many were alive here. Loop only."""
@@ -128,6 +126,11 @@ class Segment:
         storage = faiss.downcast_index(self.graph.storage)
         rough, found = storage.search(query[None, :], min(k, len(slots)), params=params)
         return found[0], rough[0]
+
+
+def row_bytes(dimension: int) -> int:
+    """Vector, links of the lowest level (2 M) and a little above it, row, length."""
+    return dimension * 4 + LINKS * 8 + 32 + 12
 
 
 def stored_vectors(graph: Any) -> Vectors:
