@@ -20,6 +20,8 @@ NAMES = frozenset(
         "ingest.before_summary",  # all committed, summary not yet sent
         "view.before_manifest",  # segment files written, manifest not
         "view.after_manifest",  # manifest renamed, old files not yet removed
+        "keyword.before_commit",  # changes applied to a keyword index, not committed
+        "keyword.after_commit",  # committed, its mark still the one before
         "library.mid_sweep",  # a deleted library is partly swept
     }
 )

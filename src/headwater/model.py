@@ -149,7 +149,8 @@ class Library(msgspec.Struct, frozen=True):
     """A named set of documents with one embedder, dimension and metric.
 
     `number` is the store's own key; `id` is the UUIDv7 that clients see.
-    `embedder_identity` names the exact model; the store never lets it change.
+    `embedder_identity` names the exact model; the store never lets it change. `language` is the
+    one whose words keyword search stems, or `none`.
     """
 
     number: int
@@ -171,6 +172,7 @@ class Library(msgspec.Struct, frozen=True):
     position: Position
     pending: int = 0
     """Documents that wait for their vectors."""
+    language: str = "en"
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):

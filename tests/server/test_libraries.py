@@ -22,6 +22,7 @@ FIELDS = {
     "metric",
     "chunk_size",
     "chunk_overlap",
+    "language",
     "metadata",
     "version",
     "documents",
@@ -48,6 +49,7 @@ def test_a_library_is_created_with_its_defaults(client: Client) -> None:
     assert made["embedder_identity"].startswith("static:")
     assert (made["dimension"], made["metric"]) == (256, "cosine")
     assert (made["chunk_size"], made["chunk_overlap"]) == (1_000, 100)
+    assert made["language"] == "en"
     assert (made["description"], made["metadata"], made["version"]) == (None, {}, 1)
     assert (made["documents"], made["chunks"]) == (0, 0)
     (event,) = client.all_events(library_id=made["id"])
@@ -104,6 +106,7 @@ def test_every_field_can_be_given(client: Client) -> None:
         (b'{"name":"a","chunk_size":1000001}', 422, "invalid_library"),
         (b'{"name":"a","chunk_size":50,"chunk_overlap":50}', 422, "invalid_library"),
         (b'{"name":"a","chunk_overlap":-1}', 422, "invalid_library"),
+        (b'{"name":"a","language":"tlh"}', 422, "invalid_library"),
         (b'{"name":"a","metadata":[]}', 422, "invalid_library"),
         (b'{"name":"a","metadata":{"x":"\\u0000"}}', 422, "invalid_library"),
         (b'{"name":"a","metadata":{"x":%s}}' % (b"[" * 900 + b"]" * 900), 422, "invalid_library"),

@@ -290,6 +290,31 @@ class StoreContract:
                 assert passage.chunk_metadata == b'{"page":1}'
             assert [p.document_id for p in passages.values()] == ["b", "a", "a", "c", "c"]
 
+    async def test_texts_come_by_rising_row_with_their_titles(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            other = await opened.library("other")
+            await store.write(
+                put(library, draft("a", "one", "two", title="A"), draft("b", "three"))
+            )
+            await store.write(put(other, draft("x", "not this")))
+            await store.write(put(library, draft("c", "four", title="C"), draft("b", "new")))
+            await store.write(PatchDocument(library.number, "a", title="A2"))
+            number = library.number
+            texts = await store.read(lambda reader: reader.texts_after(number, 0, 10))
+            assert [(title, text) for _, title, text in texts] == [
+                ("A2", "one"),
+                ("A2", "two"),
+                ("C", "four"),
+                (None, "new"),
+            ]
+            rows = [row for row, _, _ in texts]
+            assert rows == sorted(rows)
+            page = await store.read(lambda reader: reader.texts_after(number, rows[0], 2))
+            assert page == texts[1:3]
+            await store.write(DeleteLibrary(number))
+            assert await store.read(lambda reader: reader.texts_after(number, 0, 10)) == []
+
     async def test_vectors_of_wrong_shape_are_refused_whole(self, backend: Backend) -> None:
         async with backend.open() as opened:
             library = await opened.library()

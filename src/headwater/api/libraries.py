@@ -42,6 +42,7 @@ def library_routes(
             chunk_size=given.chunk_size,
             chunk_overlap=given.chunk_overlap,
             metadata=given.metadata,
+            language=given.language,
         )
         return wire.json_response(
             wire.library_json(library, log.store.log_id),

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from headwater.clock import rfc3339
 from headwater.model import Library, Metric, Written
 from headwater.search.base import ViewStatus
+from headwater.search.language import DEFAULT_LANGUAGE
 from headwater.service.drafts import ChunkInput, DocumentInput
 from headwater.service.query import Query
 from headwater.service.render import EmbeddingJson, embedding_json
@@ -30,6 +31,7 @@ class NewLibrary(msgspec.Struct, forbid_unknown_fields=True):
     chunk_size: int | None = None
     chunk_overlap: int | None = None
     metadata: dict[str, Any] = {}
+    language: str = DEFAULT_LANGUAGE
 
 
 class LibraryPatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -62,6 +64,7 @@ class LibraryJson(msgspec.Struct, omit_defaults=True):
     metric: Metric
     chunk_size: int
     chunk_overlap: int
+    language: str
     metadata: dict[str, Any]
     version: int
     documents: int
@@ -170,6 +173,7 @@ def library_json(library: Library, log_id: str) -> LibraryJson:
         metric=library.metric,
         chunk_size=library.chunk_size,
         chunk_overlap=library.chunk_overlap,
+        language=library.language,
         metadata=library.metadata,
         version=library.version,
         documents=library.documents,

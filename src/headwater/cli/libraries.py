@@ -66,6 +66,9 @@ def create(
     ] = None,
     chunk_size: Annotated[int | None, typer.Option(help="In characters.")] = None,
     chunk_overlap: Annotated[int | None, typer.Option(help="In characters.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Whose words keyword search stems: en, de, …, or none.")
+    ] = None,
     metadata: Annotated[str | None, typer.Option(help="A JSON object.")] = None,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
@@ -79,6 +82,7 @@ def create(
         "metric": metric,
         "chunk_size": chunk_size,
         "chunk_overlap": chunk_overlap,
+        "language": language,
     }
     if metadata is not None:
         try:

@@ -16,6 +16,7 @@ from headwater.clock import Clock
 from headwater.embed import Embedders
 from headwater.errors import InvalidLibrary, LibraryNotFound
 from headwater.model import Committed, Library, Metric, Position
+from headwater.search.language import DEFAULT_LANGUAGE, LANGUAGES
 from headwater.service.drafts import encode_metadata
 from headwater.settings import IngestSettings, LimitSettings
 from headwater.store.base import UNSET, CreateLibrary, DeleteLibrary, Unset, UpdateLibrary
@@ -58,6 +59,7 @@ class Libraries:
         chunk_size: int | None = None,
         chunk_overlap: int | None = None,
         metadata: dict[str, Any] | None = None,
+        language: str = DEFAULT_LANGUAGE,
     ) -> Library:
         """Raises `InvalidLibrary`, `LibraryExists`, `EmbedderFailed`, `EmbedderUnavailable`."""
         _check_name(name)
@@ -77,6 +79,10 @@ class Libraries:
         )
         _check_chunking(size, overlap)
         encode_metadata(metadata or {}, InvalidLibrary)
+        if language not in LANGUAGES:
+            raise InvalidLibrary(
+                f"language {language[:40]!r} is not known; one of {', '.join(LANGUAGES)}"
+            )
         library: Library = await self._log.store.write(
             CreateLibrary(
                 id=self._clock.uuid7(),
@@ -89,6 +95,7 @@ class Libraries:
                 chunk_size=size,
                 chunk_overlap=overlap,
                 metadata=metadata or {},
+                language=language,
             )
         )
         return library

@@ -67,6 +67,7 @@ class CreateLibrary:
     chunk_size: int
     chunk_overlap: int
     metadata: dict[str, Any] = field(default_factory=dict)
+    language: str = "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +411,12 @@ class Reader(ABC):
     @abstractmethod
     def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
         """The passages of those chunk rows that still exist."""
+
+    @abstractmethod
+    def texts_after(
+        self, number: int, after_row: int, limit: int
+    ) -> list[tuple[int, str | None, str | None]]:
+        """Chunk rows > `after_row` of a library, rising: row, the document's title, text."""
 
     @abstractmethod
     def vectors_after(self, number: int, after_row: int, limit: int) -> tuple[Rows, Vectors]:

@@ -272,6 +272,15 @@ class SqliteReader(Reader):
                 )
         return found
 
+    def texts_after(
+        self, number: int, after_row: int, limit: int
+    ) -> list[tuple[int, str | None, str | None]]:
+        return self._db.execute(
+            f"SELECT c.row, d.title, c.text FROM chunks c CROSS JOIN documents d {_VISIBLE} "
+            "AND c.library = ? AND c.row > ? AND d.row = c.document ORDER BY c.row LIMIT ?",
+            [number, after_row, limit],
+        ).fetchall()
+
     def vectors_after(self, number: int, after_row: int, limit: int) -> tuple[Rows, Vectors]:
         library = self._db.execute(
             "SELECT dimension FROM libraries WHERE number = ? AND deleted_us IS NULL", [number]

@@ -57,6 +57,7 @@ libraries = Table(
     Column("updated_us", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("pending", BigInteger, nullable=False),
+    Column("language", Text, nullable=False),
     Column("deleted_us", BigInteger),
     sqlite_autoincrement=True,
 )

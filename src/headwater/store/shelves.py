@@ -74,6 +74,7 @@ def create_library(tx: Transaction, command: CreateLibrary) -> Library:
         chunk_size=command.chunk_size,
         chunk_overlap=command.chunk_overlap,
         metadata=command.metadata,
+        language=command.language,
         version=1,
         documents=0,
         chunks=0,
