@@ -1,0 +1,406 @@
+"""Embedding now or later, on a real store, with an embedder that does as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from store.backend import DIMENSION, create, draft, put_pending, vector
+
+from headwater.changes.log import Log
+from headwater.clock import SystemClock
+from headwater.errors import (
+    EmbedderFailed,
+    EmbedderUnavailable,
+    LibraryNotFound,
+    Overloaded,
+)
+from headwater.model import Document, Library, Vectors
+from headwater.service.embedding import REFUSED_IN_A_ROW, DocumentEmbedding, Failure
+from headwater.settings import EmbedSettings, StoreSettings
+from headwater.store import DataFolder, SqliteStore
+from headwater.store.base import DeleteLibrary
+
+pytestmark = pytest.mark.anyio
+
+QUICK = EmbedSettings(
+    write_wait=timedelta(milliseconds=50),
+    pending_backoff=timedelta(milliseconds=10),
+    pending_backoff_max=timedelta(milliseconds=40),
+)
+NEVER = EmbedSettings(
+    write_wait=timedelta(milliseconds=50),
+    pending_backoff=timedelta(hours=1),
+    pending_backoff_max=timedelta(hours=1),
+)
+
+
+class Obedient:
+    """Embeds, unless `rule` says otherwise for these texts. `asked` is what it was given."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.rule: Callable[[list[str]], BaseException | None] = lambda texts: None
+        self.gate: anyio.Event | None = None
+        self.told = anyio.Event()
+
+    async def embed(self, texts: Sequence[str], kind: str = "document") -> Vectors:
+        self.asked.append(list(texts))
+        self.told.set()
+        self.told = anyio.Event()
+        if self.gate is not None:
+            await self.gate.wait()
+        error = self.rule(list(texts))
+        if error is not None:
+            raise error
+        return np.stack([vector(text) for text in texts])
+
+    async def times(self, count: int) -> None:
+        """Return when it has been asked so often."""
+        with anyio.fail_after(10):
+            while len(self.asked) < count:
+                await self.told.wait()
+
+
+@dataclass
+class House:
+    store: SqliteStore
+    log: Log
+    embedding: DocumentEmbedding
+    embedders: dict[str, Obedient] = field(default_factory=dict)
+
+    def bound(self, library: Library) -> Obedient:
+        return self.embedders.setdefault(library.name, Obedient())
+
+    async def library(self, name: str = "books") -> Library:
+        library: Library = await self.store.write(create(name))
+        return library
+
+    async def put(self, library: Library, *ids: str) -> None:
+        """Pending documents whose one chunk has the text of their id."""
+        await self.store.write(put_pending(library, *(draft(id, id) for id in ids)))
+        self.embedding.wake()
+
+    async def left(self, library: Library) -> dict[str, Document]:
+        found = await self.store.read(
+            lambda reader: reader.pending_documents(library.number, after_row=0, limit=1_000)
+        )
+        return {document.id: document for document in found}
+
+    async def come_to(self, library: Library, ids: set[str]) -> dict[str, Document]:
+        """Return when `ids` are what is left."""
+        return await self.until(library, lambda left: left.keys() == ids)
+
+    async def until(
+        self, library: Library, condition: Callable[[dict[str, Document]], bool]
+    ) -> dict[str, Document]:
+        """Return as soon as what is left meets `condition`."""
+        with anyio.fail_after(10):
+            while not condition(left := await self.left(library)):  # noqa: ASYNC110
+                await anyio.sleep(0.005)  # the pause of a poll, not a hope
+        return left
+
+    async def embedded(self) -> list[str | None]:
+        page = await self.store.read(
+            lambda reader: reader.log(0, 10_000, types={"document.embedded"})
+        )
+        return [change.subject for change in page.changes]
+
+
+@asynccontextmanager
+async def opened(
+    folder: Path, settings: EmbedSettings = QUICK, run: bool = True
+) -> AsyncIterator[House]:
+    clock = SystemClock()
+    log = Log(1 << 20)
+    data = DataFolder(folder)
+    data.claim()
+    store = SqliteStore(
+        folder,
+        StoreSettings(durability="normal"),
+        clock,
+        on_commit=log.publish,
+        on_foreign=log.hear,
+    )
+    house = House(store, log, None)  # type: ignore[arg-type]  # completed below
+    embedders: Any = house
+    house.embedding = DocumentEmbedding(log, data, embedders, clock, settings, jitter=lambda: 1.0)
+    async with anyio.create_task_group() as group:
+        await group.start(store.run)
+        log.attach(store, await store.read(lambda reader: reader.head()))
+        if run:
+            await group.start(house.embedding.run)
+        yield house
+        group.cancel_scope.cancel()
+    data.release()
+
+
+def down(texts: list[str]) -> BaseException | None:
+    return EmbedderUnavailable("it is down")
+
+
+def tried_twice(left: dict[str, Document]) -> bool:
+    """When written and once more since."""
+    return all(document.pending and document.pending.attempts == 2 for document in left.values())
+
+
+def refusing(*bad: str) -> Callable[[list[str]], BaseException | None]:
+    def rule(texts: list[str]) -> BaseException | None:
+        return EmbedderFailed("a text is not valid") if set(texts) & set(bad) else None
+
+    return rule
+
+
+# ── Writes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_write_gets_its_vectors(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.library()
+        found = await house.embedding.vectors(library, ["a", "b"])
+        assert isinstance(found, np.ndarray)
+        assert found.tolist() == [vector("a").tolist(), vector("b").tolist()]
+
+
+async def test_a_write_waits_for_a_bounded_time_and_the_next_not_at_all(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library, other = await house.library(), await house.library("other")
+        house.bound(library).gate = anyio.Event()
+        slow = await house.embedding.vectors(library, ["a"])
+        assert isinstance(slow, Failure)
+        assert (slow.tried, slow.error.code) == (True, "embedder_unavailable")
+        again = await house.embedding.vectors(library, ["b"])
+        assert isinstance(again, Failure)
+        assert not again.tried
+        assert house.bound(library).asked == [["a"]]
+        assert not isinstance(await house.embedding.vectors(other, ["c"]), Failure)
+
+
+async def test_the_bundled_embedder_is_waited_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.library()
+        bundled = Library(**{**_fields(library), "embedder": "static"})
+        embedder = house.bound(bundled)
+        embedder.gate = gate = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            async def let_it_go() -> None:
+                await anyio.sleep(3 * QUICK.write_wait.total_seconds())
+                gate.set()
+
+            tasks.start_soon(let_it_go)
+            assert not isinstance(await house.embedding.vectors(bundled, ["a"]), Failure)
+
+
+@pytest.mark.parametrize("error", [EmbedderUnavailable("x"), EmbedderFailed("x"), Overloaded("x")])
+async def test_every_failure_of_an_embedder_is_one_to_be_stored(tmp_path: Path, error: Any) -> None:
+    async with opened(tmp_path, run=False) as house:
+        library = await house.library()
+        house.bound(library).rule = lambda texts: error
+        failure = await house.embedding.vectors(library, ["a"])
+        assert isinstance(failure, Failure)
+        assert failure.error is error
+
+
+async def test_a_refusal_leaves_the_embedder_in_use(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER, run=False) as house:
+        library = await house.library()
+        house.bound(library).rule = refusing("bad")
+        failure = await house.embedding.vectors(library, ["bad"])
+        assert isinstance(failure, Failure)
+        now_us = SystemClock().now_us()
+        assert house.embedding.due_us(failure, 1) > now_us + 3_600_000_000
+        assert house.embedding.due_us(failure, 2) <= now_us + 1_000_000
+        assert not isinstance(await house.embedding.vectors(library, ["good"]), Failure)
+
+
+async def test_a_wrong_shape_is_a_failure(tmp_path: Path) -> None:
+    async with opened(tmp_path, run=False) as house:
+        library = await house.library()
+
+        async def wrong(texts: Sequence[str], kind: str = "document") -> Vectors:
+            return np.zeros((len(texts), DIMENSION + 1), np.float32)
+
+        house.bound(library).embed = wrong  # type: ignore[method-assign]
+        failure = await house.embedding.vectors(library, ["a"])
+        assert isinstance(failure, Failure)
+        assert failure.error.code == "embedder_failed"
+
+
+# ── In the background ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_pending_is_embedded_oldest_first_in_batches(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.library()
+        ids = [f"d{n:03}" for n in range(200)]
+        await house.put(library, *ids)
+        await house.come_to(library, set())
+        assert await house.embedded() == ids
+        asked = house.bound(library).asked
+        assert [text for texts in asked for text in texts] == ids
+        assert max(map(len, asked)) == 64
+
+
+async def test_an_outage_is_outlived_and_every_document_embedded_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = down
+        await house.put(library, "a", "b")
+        await embedder.times(4)
+        left = await house.left(library)
+        assert all(document.pending for document in left.values())
+        embedder.rule = lambda texts: None
+        await house.come_to(library, set())
+        assert await house.embedded() == ["a", "b"]
+
+
+async def test_attempts_and_the_last_error_are_kept_over_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library = await house.library()
+        house.bound(library).rule = down
+        await house.put(library, "a")
+        pending = (await house.until(library, tried_twice))["a"].pending
+        assert pending is not None
+        assert (pending.code, pending.detail) == ("embedder_unavailable", "it is down")
+        assert pending.retryable
+    async with opened(tmp_path, NEVER) as house:
+        await house.come_to(library, set())
+        assert await house.embedded() == ["a"]
+
+
+async def test_a_failing_library_and_a_hanging_one_hold_up_no_other(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        failing, hanging = await house.library("failing"), await house.library("hanging")
+        good = await house.library("good")
+        house.bound(failing).rule = down
+        house.bound(hanging).gate = gate = anyio.Event()
+        await house.put(failing, "a")
+        await house.put(hanging, "b")
+        await house.bound(hanging).times(1)
+        await house.put(good, *(f"d{n}" for n in range(100)))
+        await house.come_to(good, set())
+        assert (await house.left(failing)).keys() == {"a"}
+        assert (await house.left(hanging)).keys() == {"b"}
+        gate.set()
+        await house.come_to(hanging, set())
+
+
+async def test_refused_documents_are_put_aside_one_by_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = refusing("d3", "d7")
+        await house.put(library, *(f"d{n}" for n in range(10)))
+        left = await house.come_to(library, {"d3", "d7"})
+        soon = SystemClock().now_us() + 3_600_000_000
+        for document in left.values():
+            assert document.pending is not None
+            assert not document.pending.retryable
+            assert document.pending.due_us > soon
+        asked = len(embedder.asked)
+        # New ones come before those, and asking for all brings those back.
+        await house.put(library, "d10")
+        await house.come_to(library, {"d3", "d7"})
+        assert len(embedder.asked) == asked + 1
+        embedder.rule = lambda texts: None
+        assert await house.embedding.redrive(library) == 2
+        await house.come_to(library, set())
+        assert sorted(map(str, await house.embedded())) == sorted(f"d{n}" for n in range(11))
+
+
+async def test_an_embedder_that_refuses_everything_is_not_asked_for_each(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = lambda texts: EmbedderFailed("no such key")
+        await house.put(library, *(f"d{n}" for n in range(60)))
+        await embedder.times(1 + REFUSED_IN_A_ROW)
+        await house.until(library, tried_twice)
+        assert len(embedder.asked) == 1 + REFUSED_IN_A_ROW
+
+
+async def test_asking_for_all_ends_the_backoff_and_a_healed_write_too(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = down
+        await house.put(library, "a")
+        await embedder.times(1)
+        assert await house.embedding.redrive(library) == 1
+        await embedder.times(2)
+        embedder.rule = lambda texts: None
+        assert await house.embedding.redrive(library) == 1
+        await house.come_to(library, set())
+
+        embedder.rule = down
+        await house.put(library, "b")
+        await embedder.times(4)
+        embedder.rule = lambda texts: None
+        house.embedding._rests[library.id].writes_until = 0
+        assert not isinstance(await house.embedding.vectors(library, ["c"]), Failure)
+        await house.come_to(library, set())
+
+
+async def test_another_process_asks_for_all_through_the_store(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library = await house.library()
+        house.bound(library).rule = down
+        await house.put(library, "a", "b")
+        await house.bound(library).times(1)
+        house.bound(library).rule = lambda texts: None
+        async with opened(tmp_path, run=False) as other:
+            assert await other.embedding.redrive(library) == 2
+        await house.come_to(library, set())
+
+
+async def test_a_document_with_some_vectors_is_embedded_in_the_rest(tmp_path: Path) -> None:
+    async with opened(tmp_path, run=False) as house:
+        library = await house.library()
+        await house.store.write(put_pending(library, draft("p", "a", "b", "c"), lacking=["b"]))
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(house.embedding.run)
+            await house.come_to(library, set())
+            tasks.cancel_scope.cancel()
+        assert house.bound(library).asked == [["b"]]
+        _, vectors = await house.store.read(lambda r: r.vectors_after(library.number, 0, 9))
+        assert vectors.tolist() == [vector(text).tolist() for text in "abc"]
+
+
+async def test_a_deleted_library_ends_its_retries(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library, other = await house.library(), await house.library("other")
+        embedder = house.bound(library)
+        embedder.gate = gate = anyio.Event()
+        await house.put(library, "a")
+        await embedder.times(1)
+        await house.store.write(DeleteLibrary(library.number))
+        gate.set()
+        await house.put(other, "b")
+        await house.come_to(other, set())
+        with pytest.raises(LibraryNotFound):
+            await house.embedding.redrive(library)
+
+
+async def test_a_broken_embedder_ends_no_other_librarys_retries(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library, other = await house.library(), await house.library("other")
+        house.bound(library).rule = lambda texts: ValueError("a bug")
+        await house.put(library, "a")
+        await house.bound(library).times(1)
+        await house.put(other, "b")
+        await house.come_to(other, set())
+        house.bound(library).rule = lambda texts: None
+        await house.come_to(library, set())
+
+
+def _fields(library: Library) -> dict[str, Any]:
+    return {name: getattr(library, name) for name in library.__struct_fields__}
