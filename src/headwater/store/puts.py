@@ -23,7 +23,13 @@ from headwater.model import NOTHING, AddedVectors, Draft, Library, Pending, Span
 from headwater.store import schema
 from headwater.store.base import PutDocuments
 from headwater.store.connection import Rows, in_lists, listed
-from headwater.store.records import PENDING_STATUS, document_data, encode
+from headwater.store.records import (
+    PENDING_COLUMNS,
+    PENDING_STATUS,
+    document_data,
+    encode,
+    pending_of,
+)
 from headwater.store.transaction import Transaction
 
 _COLUMNS = schema.documents.columns.keys()
@@ -155,14 +161,11 @@ def held(tx: Transaction, library: int, ids: Sequence[str]) -> dict[str, Held]:
         by_row = {document.row: document for document in found.values()}
         for rows in in_lists(list(by_row)):
             marks, values = listed(rows)
-            for row, since_us, attempts, due_us, code, detail, retryable in tx.db.execute(
-                "SELECT document, since_us, attempts, due_us, code, detail, retryable "
-                f"FROM pending WHERE document IN ({marks})",
+            for row, *rest in tx.db.execute(
+                f"SELECT document, {PENDING_COLUMNS} FROM pending WHERE document IN ({marks})",
                 values,
             ).fetchall():
-                by_row[row].pending = Pending(
-                    since_us, attempts, due_us, code, detail, bool(retryable)
-                )
+                by_row[row].pending = pending_of(tuple(rest))
     return found
 
 

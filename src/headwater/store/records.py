@@ -21,9 +21,9 @@ LIBRARY_COLUMNS = [column for column in schema.libraries.columns if column.name 
 
 DOCUMENT_COLUMNS = (
     "d.row, d.id, d.version, d.title, d.form, d.text, d.metadata, d.first_chunk, d.num_chunks, "
-    "d.created_us, d.updated_us, d.position, "
-    "p.since_us, p.attempts, p.due_us, p.code, p.detail, p.retryable"
+    "d.created_us, d.updated_us, d.position"
 )
+PENDING_COLUMNS = "since_us, attempts, due_us, code, detail, retryable"
 PENDING_STATUS: Final = b',"status":"pending_embedding"'
 """A further member of the data of a pending document's changes."""
 CHANGE_COLUMNS = (
@@ -40,45 +40,17 @@ def library_of(row: tuple[Any, ...]) -> Library:
 
 
 def documents_of(rows: list[Any]) -> list[Document]:
-    """From `DOCUMENT_COLUMNS`."""
+    """From `DOCUMENT_COLUMNS`; what is pending is not in there."""
     return [
-        Document(
-            row,
-            id,
-            version,
-            title,
-            form,
-            text,
-            metadata,
-            Span(first, count),
-            created_us,
-            updated_us,
-            position,
-            None
-            if since_us is None
-            else Pending(since_us, attempts, due_us, code, detail, bool(retryable)),
-        )
-        for (
-            row,
-            id,
-            version,
-            title,
-            form,
-            text,
-            metadata,
-            first,
-            count,
-            created_us,
-            updated_us,
-            position,
-            since_us,
-            attempts,
-            due_us,
-            code,
-            detail,
-            retryable,
-        ) in rows
+        Document(row, id, version, title, form, text, metadata, Span(first, count), *rest)
+        for row, id, version, title, form, text, metadata, first, count, *rest in rows
     ]
+
+
+def pending_of(row: tuple[Any, ...]) -> Pending:
+    """From `PENDING_COLUMNS`."""
+    since_us, attempts, due_us, code, detail, retryable = row
+    return Pending(since_us, attempts, due_us, code, detail, bool(retryable))
 
 
 def changes_of(rows: list[Any]) -> list[Change]:
