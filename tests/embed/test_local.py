@@ -1,0 +1,169 @@
+"""Models in this process, with stubs for the packages: missing, broken, and taking turns."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import numpy as np
+import pytest
+from embed.provider import vectors
+
+from headwater.embed import Embedder
+from headwater.embed.base import Kind
+from headwater.embed.fastembed import FastEmbed
+from headwater.embed.local import BLOCK_TEXTS, LocalEmbedder, LocalModel
+from headwater.embed.sentence_transformers import SentenceTransformers, fingerprint
+from headwater.errors import EmbedderFailed
+from headwater.model import Vectors
+
+pytestmark = pytest.mark.anyio
+
+
+async def start(embedder: Embedder) -> None:
+    """Start and stop it. Raises what the start does."""
+    async with anyio.create_task_group() as group:
+        await group.start(embedder.run)
+        group.cancel_scope.cancel()
+
+
+async def failure_of(embedder: Embedder) -> EmbedderFailed:
+    with pytest.RaisesGroup(EmbedderFailed) as caught:
+        await start(embedder)
+    error = caught.value.exceptions[0]
+    assert isinstance(error, EmbedderFailed)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("make", "extra"),
+    [
+        (lambda: FastEmbed("fastembed", "m"), "fastembed"),
+        (
+            lambda: SentenceTransformers("sentence-transformers", "m"),
+            "sentence-transformers",
+        ),
+    ],
+)
+async def test_a_missing_extra_is_told_with_the_command_that_installs_it(
+    make: Any, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, extra.replace("-", "_"), None)
+    error = await failure_of(make())
+    assert f"pip install 'headwater[{extra}]'" in error.detail
+    assert not error.retryable
+
+
+async def test_a_model_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(model_name: str) -> None:
+        raise ValueError(f"Model {model_name} is not supported")
+
+    stub = types.ModuleType("fastembed")
+    stub.TextEmbedding = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fastembed", stub)
+    error = await failure_of(FastEmbed("fastembed", "magic"))
+    assert "'magic' of fastembed cannot be loaded (ValueError: Model magic" in error.detail
+
+
+class _Model(LocalModel):
+    """Waits in `block` for each batch of documents, says what it was given, checks its turns."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.block: threading.Semaphore | None = None
+        self.calls: list[tuple[Kind, int]] = []
+        self.inside = threading.Lock()
+        self.broken = False
+
+    def encode(self, texts: Sequence[str], kind: Kind) -> Vectors:
+        assert self.inside.acquire(blocking=False), "one thread at a time"
+        try:
+            self.calls.append((kind, len(texts)))
+            self.begun.release()
+            if self.block is not None and kind == "document":
+                assert self.block.acquire(timeout=10)
+            if self.broken:
+                raise RuntimeError("CUDA out of memory")
+            return vectors(texts) * 4
+        finally:
+            self.inside.release()
+
+
+class _Embedder(LocalEmbedder):
+    package = "stub"
+
+    def __init__(self, stub: _Model) -> None:
+        super().__init__("stub", "m")
+        self.stub = stub
+
+    def load(self) -> LocalModel:
+        return self.stub
+
+
+async def test_a_query_goes_before_the_next_block_of_documents() -> None:
+    stub = _Model()
+    embedder = _Embedder(stub)
+    texts = [f"text {number}" for number in range(4 * BLOCK_TEXTS)]
+    async with anyio.create_task_group() as group:
+        await group.start(embedder.run)
+        assert embedder.identity == "stub:m:8"
+        stub.block = threading.Semaphore(0)
+        stub.calls.clear()
+        async with anyio.create_task_group() as calls:
+
+            async def documents() -> None:
+                assert np.allclose(await embedder.embed(texts), vectors(texts), atol=1e-6)
+
+            async def query(done: anyio.Event) -> None:
+                found = await embedder.embed(["a query"], "query")
+                assert np.allclose(found, vectors(["a query"]), atol=1e-6)
+                done.set()
+
+            calls.start_soon(documents)
+            for _ in range(2):  # the word at the start, and the first block
+                assert await anyio.to_thread.run_sync(stub.begun.acquire, True, 10)
+            done = anyio.Event()
+            calls.start_soon(query, done)
+            with anyio.fail_after(10):
+                while not embedder.query_waits:  # noqa: ASYNC110 - a thread's condition
+                    await anyio.sleep(0.001)
+            stub.block.release()
+            with anyio.fail_after(10):
+                await done.wait()
+            for _ in range(3):
+                stub.block.release()
+        group.cancel_scope.cancel()
+    assert stub.calls[:2] == [("document", BLOCK_TEXTS), ("query", 1)]
+    assert stub.calls[2:] == [("document", BLOCK_TEXTS)] * 3
+
+
+async def test_a_model_that_breaks_is_told_and_goes_on() -> None:
+    stub = _Model()
+    embedder = _Embedder(stub)
+    async with anyio.create_task_group() as group:
+        await group.start(embedder.run)
+        stub.broken = True
+        with pytest.raises(EmbedderFailed, match="CUDA out of memory"):
+            await embedder.embed(["a"])
+        stub.broken = False
+        assert (await embedder.embed(["a"])).shape == (1, 8)
+        group.cancel_scope.cancel()
+
+
+def test_a_folder_is_known_by_its_files(tmp_path: Path) -> None:
+    assert fingerprint(tmp_path / "hub-name") == ""
+    (tmp_path / "model.safetensors").write_bytes(b"\1" * (3 << 20))
+    (tmp_path / "config.json").write_text("{}")
+    first = fingerprint(tmp_path)
+    (tmp_path / "README.md").write_text("words")
+    assert fingerprint(tmp_path) == first
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\2")
+    assert fingerprint(tmp_path) != first
