@@ -68,14 +68,19 @@ def search(
 class IndexMachine(RuleBasedStateMachine):
     """The model is a dictionary from row to vector."""
 
-    @initialize(metric=st.sampled_from(METRICS), dimension=st.sampled_from([2, 5, 16]))
-    def begin(self, metric: Metric, dimension: int) -> None:
+    @initialize(
+        metric=st.sampled_from(METRICS),
+        dimension=st.sampled_from([2, 5, 16]),
+        quantized=st.booleans(),
+    )
+    def begin(self, metric: Metric, dimension: int, quantized: bool) -> None:
         self.held: dict[int, Vectors] = {}
         self.gone: list[int] = []
         self.dimension = dimension
-        self.index = VectorIndex(dimension, metric, TINY)
-        self.built: tuple[Plan, Segment] | None = None
         self.folder = Path(tempfile.mkdtemp())
+        self.disk = self.folder / "disk" if quantized else None
+        self.index = VectorIndex(dimension, metric, TINY, self.disk)
+        self.built: tuple[Plan, Segment] | None = None
         self.saved: tuple[dict[int, Vectors], int] | None = None
         self.token = 0
 
@@ -120,7 +125,7 @@ class IndexMachine(RuleBasedStateMachine):
     def save(self) -> None:
         self.token += 1
         snapshot.save(
-            self.folder,
+            self.folder / "saved",
             self.index.capture(),
             token=f"t{self.token}",
             library_id="a",
@@ -137,12 +142,13 @@ class IndexMachine(RuleBasedStateMachine):
             return
         self.built = None
         self.index, position = snapshot.load(
-            self.folder,
+            self.folder / "saved",
             TINY,
             library_id="a",
             log_id="logidx",
             dimension=self.dimension,
             metric=self.index.metric,
+            disk=self.disk,
         )
         assert position == self.token
         self.held, last_row = dict(self.saved[0]), self.saved[1]
@@ -286,6 +292,31 @@ def test_filtered_search_finds_what_passes_however_little_that_is(metric: Metric
             assert sum(step.passing for step in given.steps) == len(passing)
         assert found >= 0.95 * wanted, share
     assert {"graph", "subset", "scan"} <= ways
+
+
+def test_quantised_index_finds_what_the_whole_one_finds(tmp_path: Path) -> None:
+    options = SearchSettings(seal_rows=2_000, exact_rows=0, ef_search=96)
+    matrix = unit(np.random.default_rng(5).normal(size=(4_100, 32)).astype(np.float32))
+    recalls, sizes = [], []
+    for disk in (None, tmp_path):
+        index = VectorIndex(32, "cosine", options, disk)
+        index.append(np.arange(1, 4_101), matrix)
+        while (plan := index.plan(quiet=False)) is not None:
+            index.swap(plan, index.build(plan, threading.Event()))
+        found = 0
+        for query in unit(np.random.default_rng(6).normal(size=(60, 32)).astype(np.float32)):
+            rows, given = search(index, query, 10, exact=False)
+            right, scores = search(index, query, 10, exact=True)
+            assert all(
+                score == dict(zip(right, scores, strict=True)).get(row, score)
+                for row, score in zip(rows, given, strict=True)
+            )
+            found += len(set(rows) & set(right))
+        recalls.append(found / 600)
+        sizes.append(index.memory_bytes)
+    assert sizes[1] <= sizes[0] - 3 * 32 * 4_000
+    assert recalls[1] >= recalls[0] - 0.01
+    assert list(tmp_path.iterdir()) == []  # its vectors lie in a file without a name
 
 
 def test_stopped_build_changes_nothing() -> None:

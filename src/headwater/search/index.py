@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +62,20 @@ class Capture:
 class VectorIndex:
     """Rows rise: `append` ignores rows at or below `last_row`, so repeating one is harmless."""
 
-    def __init__(self, dimension: int, metric: Metric, settings: SearchSettings) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        metric: Metric,
+        settings: SearchSettings,
+        disk: Path | None = None,
+    ) -> None:
+        """With `disk` segments are quantised and keep their float32 vectors in files there."""
         self.dimension = dimension
         self.metric: Metric = metric
         self.last_row = 0
         self.parts = Parts((), (), Head(dimension, metric))
         self._settings = settings
+        self.disk = disk
         self._late: list[Rows] | None = None
         self._in_making_bytes = 0
         """What the segment that is being built takes, in the end."""
@@ -182,7 +191,7 @@ class VectorIndex:
             self._late = []
             rows = sum(segment.count for segment in plan.segments)
             rows += sum(head.count for head in plan.heads)
-            self._in_making_bytes = rows * row_bytes(self.dimension)
+            self._in_making_bytes = rows * row_bytes(self.dimension, self.disk is not None)
         return plan
 
     def _next(self, ratio: int) -> Plan | None:
@@ -231,6 +240,7 @@ class VectorIndex:
             self.metric,
             self._settings.ef_construction,
             stop,
+            self.disk,
         )
 
     def swap(self, plan: Plan, built: Segment) -> None:
@@ -276,9 +286,10 @@ class VectorIndex:
         rows: Rows,
         vectors: Vectors,
         last_row: int,
+        disk: Path | None = None,
     ) -> VectorIndex:
         """An index as it was captured; `rows` and `vectors` are the heads' live ones."""
-        index = cls(dimension, metric, settings)
+        index = cls(dimension, metric, settings, disk)
         index.parts = replace(index.parts, segments=tuple(segments))
         index.append_prepared(rows, vectors)
         index.last_row = last_row

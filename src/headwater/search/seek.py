@@ -26,6 +26,11 @@ from headwater.search.sieve import Sieve
 _GATHERED = 4
 """Comparing a subset by gathering it pays while it is this many times smaller than the part."""
 
+_SURPLUS = 2
+_SURPLUS_AT_LEAST = 30
+"""Candidates for each result of a quantised graph, which are then compared exactly: recall 0.980
+at 10 of 10, 0.986 at 30, the same as without codes."""
+
 _SPARE = 8
 """Candidates beyond k that show whether rounding has left the k-th place undecided."""
 
@@ -108,7 +113,7 @@ class Seek:
                 continue
             if step.way == "none":
                 self._steps[query].append(step)
-            elif step.way == "subset" and not self._exact:
+            elif step.way == "subset" and not self._exact and not segment.quantized:
                 if slots is None:
                     slots = _slots(bits, segment.count)
                 if not self._compare(query, segment, slots, step):
@@ -145,10 +150,14 @@ class Seek:
         for ef, members in walks.items():
             most = max(self._ks[query] for query in members)
             some = self._queries if len(members) == len(self._ks) else self._queries[members]
+            if segment.quantized:
+                most = max(_SURPLUS * most, _SURPLUS_AT_LEAST)
             for query, slots in zip(members, segment.walk(some, most, ef, bits), strict=True):
                 k = self._ks[query]
                 if len(slots) >= min(k, passing):
-                    self._take(query, segment.rows, segment.vectors, slots[:k], steps[query])
+                    # All of what codes find is compared exactly: their order is only nearly right.
+                    slots = slots if segment.quantized else slots[:k]
+                    self._take(query, segment.rows, segment.vectors, slots, steps[query])
                     done.add(query)
         return done
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import faiss as _faiss
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from headwater.model import Metric, Rows, Vectors
 from headwater.search import scores
+from headwater.search.mapped import written
 from headwater.search.rowsets import slots_of
 from headwater.search.scan import Slots
 
@@ -25,6 +27,10 @@ faiss: Any = _faiss
 
 LINKS = 16
 """Links per vertex (M)."""
+
+_RANGE_SLACK = 0.1
+_SAMPLE = 4_096
+"""Vectors of each source that the steps of int8 codes are made from."""
 
 _BUILD_BLOCK = 1_024
 """Rows added between two looks at whether to stop."""
@@ -35,7 +41,11 @@ class Abandoned(Exception):
 
 
 class Segment:
-    """`bitmap` has bit i (little-endian) set while slot i is alive."""
+    """`bitmap` has bit i (little-endian) set while slot i is alive.
+
+    A graph holds its float32 vectors itself, or int8 codes of `vectors`, which then lie in a file:
+    such a segment is `quantized`, and what it finds must be compared exactly by them.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -44,6 +54,7 @@ class Segment:
         "graph",
         "live",
         "longest",
+        "quantized",
         "rows",
         "squared",
         "vectors",
@@ -56,6 +67,7 @@ class Segment:
         bitmap: NDArray[np.uint8],
         metric: Metric,
         *,
+        vectors: Vectors | None = None,
         file: str | None = None,
     ) -> None:
         self.graph = graph
@@ -63,7 +75,8 @@ class Segment:
         self.bitmap = bitmap
         self.file = file
         self.live = int(np.unpackbits(bitmap).sum())
-        self.vectors = stored_vectors(graph)
+        self.quantized = vectors is not None
+        self.vectors = stored_vectors(graph) if vectors is None else vectors
         if metric == "cosine":
             self.squared = np.ones(len(rows), np.float32)
             self.longest = 1.001
@@ -81,7 +94,7 @@ class Segment:
 
     @property
     def memory_bytes(self) -> int:
-        return self.count * row_bytes(self.vectors.shape[1]) + self.bitmap.nbytes
+        return self.count * row_bytes(self.vectors.shape[1], self.quantized) + self.bitmap.nbytes
 
     def remove(self, wanted: Rows) -> int:
         """Take sorted rows out; returns how many were alive here. Loop only."""
@@ -128,9 +141,9 @@ class Segment:
         return found[0], rough[0]
 
 
-def row_bytes(dimension: int) -> int:
+def row_bytes(dimension: int, quantized: bool) -> int:
     """Vector, links of the lowest level (2 M) and a little above it, row, length."""
-    return dimension * 4 + LINKS * 8 + 32 + 12
+    return dimension * (1 if quantized else 4) + LINKS * 8 + 32 + 12
 
 
 def stored_vectors(graph: Any) -> Vectors:
@@ -153,15 +166,18 @@ def build(
     metric: Metric,
     ef_construction: int,
     stop: threading.Event,
+    disk: Path | None = None,
 ) -> Segment:
     """A new segment of `base`'s rows, dead ones included, and then those of `sources`.
+
+    With `disk` it is quantised, and its vectors lie in a file there.
 
     Copying a graph costs about a hundredth of building it, so a large base is copied and grown.
     Raises `Abandoned` soon after `stop` is set.
     """
     if base is None:
         kind = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
-        graph = faiss.IndexHNSWFlat(dimension, LINKS, kind)
+        graph = _empty_graph(dimension, kind, sources, quantized=disk is not None)
         rows, alive = [], []
     else:
         graph = faiss.clone_index(base.graph)
@@ -179,4 +195,30 @@ def build(
         np.concatenate(rows) if rows else np.empty(0, np.int64),
         np.packbits(np.concatenate(alive), bitorder="little") if alive else full_bitmap(0),
         metric,
+        vectors=(
+            None
+            if disk is None
+            else written(
+                [*([base.vectors] if base else []), *(vectors for _, vectors in sources)],
+                dimension,
+                disk,
+            )
+        ),
     )
+
+
+def _empty_graph(
+    dimension: int, kind: int, sources: Sequence[tuple[Rows, Vectors]], *, quantized: bool
+) -> Any:
+    if not quantized:
+        return faiss.IndexHNSWFlat(dimension, LINKS, kind)
+    # A byte per number, in steps between the smallest and largest of each dimension and a little
+    # beyond, for what is added later.
+    graph = faiss.IndexHNSWSQ(dimension, faiss.ScalarQuantizer.QT_8bit, LINKS, kind)
+    quantizer = faiss.downcast_index(graph.storage).sq
+    quantizer.rangestat = faiss.ScalarQuantizer.RS_minmax
+    quantizer.rangestat_arg = _RANGE_SLACK
+    sample = [vectors[:: max(1, len(vectors) // _SAMPLE)] for _, vectors in sources]
+    sample = [part for part in sample if len(part)]
+    graph.train(np.concatenate(sample) if sample else np.zeros((1, dimension), np.float32))
+    return graph

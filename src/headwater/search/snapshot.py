@@ -1,9 +1,9 @@
 """Index files of one library: written whole or not at all, checked whole or not used at all.
 
-A folder holds immutable files (one graph and one rows file per segment, one state file with the
-bits and the heads) and a manifest that names them with sizes and checksums and says up to which
-position they go. The manifest is renamed into place last. `views.py` calls `save` and `load` in
-threads; whatever is wrong with the files ends in `Unusable`, and the store is read instead.
+A folder holds immutable files (graph, rows and, when quantised, vectors of each segment; one state
+file with the bits and the heads) and a manifest that names them with sizes and checksums and says
+up to which position they go. The manifest is renamed into place last. `views.py` calls `save` and
+`load` in threads; whatever is wrong with the files ends in `Unusable`, and the store is read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import numpy as np
 from headwater import failpoints
 from headwater.model import Metric, Position
 from headwater.search.index import Capture, VectorIndex
+from headwater.search.mapped import blocks, mapped
 from headwater.search.segment import Segment, faiss
 from headwater.settings import SearchSettings
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _READ_BYTES = 1 << 20
 
@@ -44,9 +45,16 @@ class File(msgspec.Struct, frozen=True):
 
 
 class SavedSegment(msgspec.Struct, frozen=True):
+    """`vectors` of a quantised segment; others are in the graph's file."""
+
     graph: File
     rows: File
     count: int
+    vectors: File | None = None
+
+    @property
+    def files(self) -> list[File]:
+        return [file for file in (self.graph, self.rows, self.vectors) if file is not None]
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -91,7 +99,10 @@ def save(
             name = f"segment-{token}-{number}"
             graph = _write_graph(folder / f"{name}.graph", segment.graph)
             rows = _write(folder / f"{name}.rows", [segment.rows])
-            entry = SavedSegment(graph, rows, segment.count)
+            vectors = None
+            if segment.quantized:
+                vectors = _write(folder / f"{name}.vectors", blocks(segment.vectors))
+            entry = SavedSegment(graph, rows, segment.count, vectors)
             segment.file = graph.name
         saved.append(entry)
     heads = [head.live() for head in capture.heads]
@@ -124,7 +135,7 @@ def save(
     _sync_folder(folder)
     failpoints.reach("view.after_manifest")
     keep = {MANIFEST, state.name}
-    keep |= {file.name for entry in saved for file in (entry.graph, entry.rows)}
+    keep |= {file.name for entry in saved for file in entry.files}
     for path in folder.iterdir():
         if path.name not in keep:
             path.unlink(missing_ok=True)
@@ -138,8 +149,9 @@ def load(
     log_id: str,
     dimension: int,
     metric: Metric,
+    disk: Path | None = None,
 ) -> tuple[VectorIndex, Position]:
-    """The index in `folder` and its position. Blocks; for a thread.
+    """The index in `folder` and its position; quantised with `disk`. Blocks; for a thread.
 
     Raises `Missing` when nothing was ever saved, `Unusable` when anything at all is wrong.
     """
@@ -155,7 +167,7 @@ def load(
         )
         if has != wanted:
             raise Unusable(f"the snapshot is of {has}, not {wanted}")
-        return _restore(folder, settings, manifest), manifest.position
+        return _restore(folder, settings, manifest, disk), manifest.position
     except OSError as error:
         raise Unusable(f"a snapshot file cannot be read: {error}") from error
 
@@ -165,7 +177,9 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _restore(folder: Path, settings: SearchSettings, manifest: Manifest) -> VectorIndex:
+def _restore(
+    folder: Path, settings: SearchSettings, manifest: Manifest, disk: Path | None
+) -> VectorIndex:
     dimension, metric = manifest.dimension, manifest.metric
     state = memoryview(_read(folder, manifest.state))
     offset = 0
@@ -178,8 +192,8 @@ def _restore(folder: Path, settings: SearchSettings, manifest: Manifest) -> Vect
 
     try:
         bitmaps = [take(np.uint8, (entry.count + 7) // 8).copy() for entry in manifest.segments]
-        rows = take(np.int64, manifest.head_rows)
-        vectors = take(np.float32, manifest.head_rows * dimension).reshape(-1, dimension)
+        heads = take(np.int64, manifest.head_rows)
+        head_vectors = take(np.float32, manifest.head_rows * dimension).reshape(-1, dimension)
     except ValueError as error:
         raise Unusable(f"{manifest.state.name} is too short") from error
     segments = []
@@ -191,14 +205,19 @@ def _restore(folder: Path, settings: SearchSettings, manifest: Manifest) -> Vect
         except RuntimeError as error:
             raise Unusable(f"{entry.graph.name} is no index: {error}") from error
         if (
-            not isinstance(graph, faiss.IndexHNSWFlat)
+            not isinstance(graph, faiss.IndexHNSWFlat if disk is None else faiss.IndexHNSWSQ)
+            or (entry.vectors is None) != (disk is None)
             or (graph.ntotal, graph.d) != (entry.count, dimension)
             or len(own) != entry.count
         ):
             raise Unusable(f"{entry.graph.name} does not fit its manifest")
-        segments.append(Segment(graph, own, bitmap, metric, file=entry.graph.name))
+        vectors = None
+        if entry.vectors is not None:
+            _check(folder, entry.vectors)
+            vectors = mapped(folder / entry.vectors.name, entry.count, dimension)
+        segments.append(Segment(graph, own, bitmap, metric, vectors=vectors, file=entry.graph.name))
     return VectorIndex.restored(
-        dimension, metric, settings, segments, rows, vectors, manifest.last_row
+        dimension, metric, settings, segments, heads, head_vectors, manifest.last_row, disk
     )
 
 
