@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from headwater import __version__
 from headwater.api import openapi, problems
+from headwater.api.deletes import delete_routes
 from headwater.api.direct import DirectSearch
 from headwater.api.document_streams import document_stream_routes
 from headwater.api.documents import document_routes
@@ -35,6 +36,7 @@ from headwater.embed import Embedders
 from headwater.feeds import Hub, OpenStreams
 from headwater.search import LocalViews
 from headwater.search.metadata_views import MetadataViews
+from headwater.service.deletion import Deletions
 from headwater.service.documents import Documents
 from headwater.service.embedding import DocumentEmbedding
 from headwater.service.export import Export
@@ -95,6 +97,7 @@ class Parts:
         self.documents = Documents(
             self.log, self.engine, self.embedders, self.embedding, clock, limits, pool
         )
+        self.deletions = Deletions(self.log, self.engine)
         self.ingest = Ingest(
             self.log, self.engine, self.documents, clock, settings.ingest, limits, pool, self.name
         )
@@ -215,6 +218,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(
         document_routes(parts.log, parts.libraries, parts.documents, settings.limits)
     )
+    app.include_router(delete_routes(parts.log, parts.libraries, parts.deletions, settings.limits))
     app.include_router(embedder_routes(parts.embedders))
     app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
     return app

@@ -14,6 +14,7 @@ from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
 from headwater.errors import InvalidQuery, ShuttingDown
 from headwater.feeds import OpenStreams
+from headwater.filters import parse_json
 from headwater.service.export import Export
 from headwater.service.ingest import Ingest
 from headwater.service.libraries import Libraries
@@ -123,10 +124,18 @@ def document_stream_routes(
         include: Annotated[str | None, Query(description="`chunks`, `vectors`.")] = None,
         after: Annotated[str | None, Query(description="`after` of a checkpoint.")] = None,
         follow: Annotated[bool, Query(description="Go on with changes.")] = False,
+        filter: Annotated[
+            str | None,
+            Query(
+                description="A filter on metadata, as JSON. Documents that an update takes out of "
+                "it are told as `unmatched`, on resuming and following."
+            ),
+        ] = None,
     ) -> Response:
         wanted = parse_include(include, CHUNK_INCLUDES)
         if after == "":
             raise InvalidQuery("`after` is empty; leave it out to begin anew", parameter="after")
+        condition = None if filter is None else parse_json(filter)
         resume = None if after is None else await export.resume(after)
         found = await libraries.get(library)
         streams.check()
@@ -137,11 +146,13 @@ def document_stream_routes(
 
             async with last_words(outbound, feeds.stall):
                 with streams.open() as scope:
-                    position = await export.run(found, answer, include=wanted, resume=resume)
+                    position = await export.run(
+                        found, answer, include=wanted, resume=resume, filter=condition
+                    )
                 if scope.cancelled_caught:
                     raise ShuttingDown("the server is stopping; go on from the last checkpoint")
                 if follow and position is not None:
-                    await export.follow(found, position, answer)
+                    await export.follow(found, position, answer, condition)
 
         return Conversation(talk, media_type=openapi.NDJSON)
 

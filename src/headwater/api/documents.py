@@ -15,6 +15,7 @@ from headwater.api.body import decode, read_body
 from headwater.api.paging import next_token, read_token
 from headwater.changes import Log
 from headwater.errors import InvalidDocument, InvalidInput, InvalidQuery, TooManyItems
+from headwater.filters import parse_json
 from headwater.model import Written
 from headwater.service.documents import Documents
 from headwater.service.drafts import DocumentInput, Refusal, check_id
@@ -153,26 +154,33 @@ def document_routes(
             Literal["pending_embedding"] | None,
             Query(description="Only documents that wait for their vectors, and why."),
         ] = None,
+        filter: Annotated[
+            str | None,
+            Query(
+                description="A filter on metadata, as JSON. A page may be short, even empty, "
+                "although `next` says that more follow."
+            ),
+        ] = None,
     ) -> Response:
         wanted = parse_include(include, CHUNK_INCLUDES | {"text"})
         found = await documents.page(
             await libraries.get(library),
             read_token(after),
-            limit + 1,
+            limit,
             chunks=bool(wanted),
             vectors="vectors" in wanted,
             pending=status is not None,
+            filter=None if filter is None else parse_json(filter),
         )
-        shown = found[:limit]
         return wire.json_response(
             {
                 "documents": [
                     document_json(
                         item.document, item.chunks if wanted else None, log.store.log_id, wanted
                     )
-                    for item in shown
+                    for item in found.documents
                 ],
-                "next": next_token(shown[-1].document.row) if len(found) > limit else None,
+                "next": None if found.next_row is None else next_token(found.next_row),
             }
         )
 

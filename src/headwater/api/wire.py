@@ -108,6 +108,24 @@ class Deleted(msgspec.Struct):
     cursor: str
 
 
+class DeleteMany(msgspec.Struct, forbid_unknown_fields=True):
+    """Which documents to delete: exactly one of `filter` and `ids`."""
+
+    filter: dict[str, Any] | None = None
+    ids: list[str] | None = None
+    dry_run: bool = False
+    limit: int | None = None
+    after: str | None = None
+
+
+class DeletedMany(msgspec.Struct):
+    deleted: int
+    matched: int
+    more: bool
+    next: str | None
+    cursor: str
+
+
 class Batch(msgspec.Struct, forbid_unknown_fields=True):
     documents: list[msgspec.Raw]
 
@@ -154,6 +172,8 @@ ALL = [
     WriteAnswer,
     Redriven,
     Deleted,
+    DeleteMany,
+    DeletedMany,
     BatchInput,
     BatchAnswer,
     SearchBatch,

@@ -17,6 +17,7 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
 from headwater.errors import DocumentNotFound, HeadwaterError
+from headwater.filters import Filter
 from headwater.model import Chunk, Document, Library, Position, Written
 from headwater.search.base import SearchEngine
 from headwater.service.drafts import (
@@ -32,6 +33,7 @@ from headwater.service.drafts import (
     without_vector,
 )
 from headwater.service.embedding import DocumentEmbedding, Failure
+from headwater.service.matching import find
 from headwater.settings import LimitSettings
 from headwater.store.base import (
     UNSET,
@@ -51,6 +53,13 @@ SMALL_INPUT_BYTES = 4_096
 class FoundDocument(msgspec.Struct, frozen=True):
     document: Document
     chunks: list[Chunk]
+
+
+class DocumentPage(msgspec.Struct, frozen=True):
+    """`next_row` is where the next page goes on; None: this is the last."""
+
+    documents: list[FoundDocument]
+    next_row: int | None
 
 
 class Documents:
@@ -241,22 +250,34 @@ class Documents:
         chunks: bool,
         vectors: bool,
         pending: bool = False,
-    ) -> list[FoundDocument]:
-        """In order of first insertion; without chunks unless asked.
+        filter: Filter | None = None,
+    ) -> DocumentPage:
+        """Up to `limit` in order of first insertion; without chunks unless asked.
 
-        With `pending`, only those that wait for their vectors.
+        With `pending`, only those that wait for their vectors; with `filter`, those that meet it:
+        then a bounded number is looked at, and a page may be short although more follow.
         """
 
-        def query(reader: Reader) -> list[FoundDocument]:
+        def query(reader: Reader) -> DocumentPage:
+            number = library.number
             read = reader.pending_documents if pending else reader.documents
-            documents = read(library.number, after_row=after_row, limit=limit)
-            if not chunks:
-                return [FoundDocument(document, []) for document in documents]
-            found = reader.chunks(documents, vectors=vectors)
-            return [
-                FoundDocument(document, parts)
-                for document, parts in zip(documents, found, strict=True)
-            ]
+            next_row: int | None
+            if filter is None:
+                documents = read(number, after_row=after_row, limit=limit + 1)
+                next_row = documents[limit - 1].row if len(documents) > limit else None
+                documents = documents[:limit]
+            else:
+                look = reader.pending_documents if pending else reader.described
+                found, next_row = find(
+                    lambda after, count: look(number, after_row=after, limit=count),
+                    filter,
+                    after_row,
+                    limit,
+                )
+                by_id = reader.documents_by_id(number, [one.id for one in found])
+                documents = [by_id[one.id] for one in found]
+            parts = reader.chunks(documents, vectors=vectors) if chunks else [[]] * len(documents)
+            return DocumentPage(list(map(FoundDocument, documents, parts)), next_row)
 
         return await self._log.store.read(query)
 

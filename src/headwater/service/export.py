@@ -7,6 +7,9 @@ checkpoint ends in the state of its own snapshot:
     first run, cut after row r of snapshot S1        rows ≤ r as of S1
     resumed at snapshot S2                           rows ≤ r changed after S1, deletions after S1,
                                                      then rows > r, all as of S2
+
+With a filter only documents that meet it are sent. One that may have been sent before, and has been
+changed so that it does not meet it any more, is told as `unmatched`.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable, Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
@@ -23,9 +26,11 @@ import msgspec
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.errors import InvalidCursor, StoreFailed
-from headwater.feeds import Hub, Selection, Wish, parse_types
+from headwater.feeds import Event, Hub, Selection, Wish, parse_types
+from headwater.filters import Filter, matches
 from headwater.model import Library, Position
 from headwater.service.ingest import error_json
+from headwater.service.matching import meets
 from headwater.service.render import document_json
 from headwater.service.spool import Spool
 from headwater.settings import IngestSettings, StoreSettings
@@ -51,9 +56,28 @@ class Resume(NamedTuple):
 
 
 class Page(NamedTuple):
+    """`looked_at` documents were read, `documents` of them are in `lines`."""
+
     lines: bytes
     documents: int
+    looked_at: int
     last_row: int
+
+
+class _DocumentEvent(msgspec.Struct):
+    """What following a filter looks at in an event."""
+
+    id: str
+    type: str
+    data: _DocumentData
+
+
+class _DocumentData(msgspec.Struct):
+    document_id: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+_decode_event = msgspec.json.Decoder(_DocumentEvent).decode
 
 
 class Export:
@@ -101,13 +125,14 @@ class Export:
         *,
         include: Collection[str],
         resume: Resume | None,
+        filter: Filter | None = None,
     ) -> Position | None:
         """Send the export to its summary; the position to follow on from.
 
         None when it could not be read to its end, which the client has then been told.
         """
         spool = Spool(self._ingest.spill_memory_bytes, self._ingest.spill_file_bytes, self._pool)
-        snapshot = _Run(self, library, spool, include)
+        snapshot = _Run(self, library, spool, include, filter)
         try:
             async with anyio.create_task_group() as tasks:
 
@@ -122,8 +147,13 @@ class Export:
             spool.close()
         return position
 
-    async def follow(self, library: Library, position: Position, answer: Answer) -> None:
+    async def follow(
+        self, library: Library, position: Position, answer: Answer, filter: Filter | None = None
+    ) -> None:
         """Send every change of the library's documents after `position`, each once, in order.
+
+        With a filter, those that leave the document meeting it, and `unmatched` for an update that
+        does not: whoever keeps what was sent then drops the document, if they had it.
 
         Ends with a goodbye when the feeds are stopped or at maximum age. To be called outside
         any scope that is cancelled with the feeds: that would cut the goodbye off. Raises
@@ -136,17 +166,19 @@ class Export:
         settings = self.hub.settings
         cursor = self.log.cursor(position)
         ends_s = self.clock.monotonic() + settings.max_age.total_seconds()
+        sent_s = self.clock.monotonic()
         reason = "stopping"
         with self.hub.streams.open():
             while self.clock.monotonic() < ends_s:
                 page = await self.hub.page(wish, cursor, settings.page_changes, settings.heartbeat)
-                if page.events:
-                    lines = [
-                        b'{"type":"change","event":%b}\n' % event.json for event in page.events
-                    ]
+                lines = [line for event in page.events if (line := _change(event, filter))]
+                now_s = self.clock.monotonic()
+                if lines:
                     await answer(b"".join(lines))
-                else:
+                    sent_s = now_s
+                elif not page.events or now_s >= sent_s + settings.heartbeat.total_seconds():
                     await answer(_line({"type": "heartbeat", "cursor": str(page.cursor)}))
+                    sent_s = now_s
                 cursor = page.cursor
             reason = "max_age"
         with anyio.move_on_after(1, shield=True):
@@ -157,12 +189,18 @@ class _Run:
     """One reading of one snapshot into a spool."""
 
     def __init__(
-        self, export: Export, library: Library, spool: Spool, include: Collection[str]
+        self,
+        export: Export,
+        library: Library,
+        spool: Spool,
+        include: Collection[str],
+        filter: Filter | None,
     ) -> None:
         self._export = export
         self._library = library
         self._spool = spool
         self._include = include
+        self._filter = filter
         self._vectors = "vectors" in include
         self._documents = 0
         self._checkpoints = 0
@@ -218,7 +256,7 @@ class _Run:
                 return self._page(reader, start, through_row, changed_after)
 
             page = await snapshot.read(query)
-            if not page.documents:
+            if not page.looked_at:
                 return
             after_row = page.last_row
             self._documents += page.documents
@@ -241,9 +279,10 @@ class _Run:
     ) -> Page:
         log_id, include = self._export.log.store.log_id, self._include
         lines: list[bytes] = []
+        count = looked_at = 0
         size_bytes, slice_documents = 0, 16
-        while len(lines) < PAGE_DOCUMENTS and size_bytes < PAGE_BYTES:
-            limit = min(slice_documents, PAGE_DOCUMENTS - len(lines))
+        while looked_at < PAGE_DOCUMENTS and size_bytes < PAGE_BYTES:
+            limit = min(slice_documents, PAGE_DOCUMENTS - looked_at)
             documents = reader.documents(
                 self._library.number,
                 after_row=after_row,
@@ -251,25 +290,35 @@ class _Run:
                 changed_after=changed_after,
                 limit=limit,
             )
+            looked_at += len(documents)
             before_bytes = size_bytes
+            wanted = [document for document in documents if meets(self._filter, document.metadata)]
+            if len(wanted) < len(documents):
+                taken = {document.row for document in wanted}
+                for document in documents:
+                    if document.row in taken:
+                        continue
+                    size_bytes += len(document.metadata) + len(document.text or "") + 100
+                    if changed_after is not None:
+                        lines.append(_unmatched(document.id, f"{log_id}.{document.position}"))
             for document, chunks in zip(
-                documents, reader.chunks(documents, vectors=self._vectors), strict=True
+                wanted, reader.chunks(wanted, vectors=self._vectors), strict=True
             ):
                 encoded = _encode(document_json(document, chunks, log_id, include))
                 lines.append(b'{"type":"document",' + encoded[1:])
                 size_bytes += len(encoded)
+            count += len(wanted)
             if documents:
                 after_row = documents[-1].row
                 fitting = SLICE_BYTES * len(documents) // (size_bytes - before_bytes)
                 slice_documents = min(max(fitting, 1), SLICE_DOCUMENTS)
             if len(documents) < limit:
                 break
-        count = len(lines)
         lines.append(b"")
-        return Page(b"\n".join(lines), count, after_row)
+        return Page(b"\n".join(lines), count, looked_at, after_row)
 
     async def _deletions(self, snapshot: Snapshot, resume: Resume) -> None:
-        """Tell which documents went since the run that is resumed."""
+        """Tell which documents went since the run that is resumed, whatever the filter says."""
         log = self._export.log
         position = resume.position
         while position < snapshot.position:
@@ -295,6 +344,21 @@ class _Run:
             if lines:
                 await self._spool.put(b"".join(lines))
             position = page.through
+
+
+def _change(event: Event, filter: Filter | None) -> bytes | None:
+    """The line of one event; None when the filter has nothing to say of it."""
+    if filter is not None and event.type.startswith("document."):
+        facts = _decode_event(event.json)
+        if not matches(filter, facts.data.metadata):
+            if event.type == "document.updated" and facts.data.document_id is not None:
+                return _unmatched(facts.data.document_id, facts.id) + b"\n"
+            return None
+    return b'{"type":"change","event":%b}\n' % event.json
+
+
+def _unmatched(id: str, cursor: str) -> bytes:
+    return _encode({"type": "unmatched", "id": id, "cursor": cursor})
 
 
 def _line(record: dict[str, object]) -> bytes:

@@ -1,0 +1,141 @@
+"""Deleting many documents: those of a filter, or those named.
+
+Goes in small transactions, one after the other, so that other writes fit in between. Each document
+is a change of its own. It must not take a document that an update has taken out of the filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from headwater.changes.log import Log
+from headwater.filters import Filter
+from headwater.model import Described, Document, Library, Position
+from headwater.search.base import SearchEngine
+from headwater.service.matching import SCANNED_DOCUMENTS, find, meets
+from headwater.store.base import DeleteDocuments, Reader
+
+_SCANNED = 100_000
+"""Documents one request looks at: about a second of a reading thread."""
+_DOCUMENTS = 200
+_CHUNKS = 2_000
+"""Of one transaction; about 10 ms."""
+_ATTEMPTS = 5
+"""To delete a document that is changed all the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What was done. `next_row` is where to go on; None: there is nothing more to delete."""
+
+    matched: int
+    deleted: int
+    position: Position
+    next_row: int | None = None
+
+
+class Deletions:
+    """Loop only."""
+
+    def __init__(self, log: Log, engine: SearchEngine) -> None:
+        self._log = log
+        self._engine = engine
+
+    async def matching(
+        self,
+        library: Library,
+        filter: Filter,
+        *,
+        after_row: int,
+        limit: int,
+        dry_run: bool,
+        searchable: bool,
+    ) -> Deletion:
+        """Delete up to `limit` documents that meet the filter; `dry_run` only counts them.
+
+        Looks at a bounded number of documents. Cancelled, it has deleted some of them.
+        """
+        matched = deleted = looked_at = 0
+        position = self._log.head
+        next_row: int | None = after_row
+        while next_row is not None and matched < limit and looked_at < _SCANNED:
+            start, wanted = next_row, limit - matched
+
+            def read(
+                reader: Reader, start: int = start, wanted: int = wanted
+            ) -> tuple[list[Described], int | None]:
+                def page(after: int, count: int) -> list[Described]:
+                    return reader.described(library.number, after_row=after, limit=count)
+
+                return find(page, filter, start, wanted)
+
+            found, next_row = await self._log.store.read(read)
+            looked_at += SCANNED_DOCUMENTS
+            matched += len(found)
+            if not dry_run:
+                for piece in _pieces(found):
+                    gone = await self._delete(library, filter, piece)
+                    deleted += len(gone)
+                    position = max([position, *gone])
+        if searchable and deleted:
+            await self._engine.caught_up(library.id, position)
+        return Deletion(matched, deleted, position, next_row)
+
+    async def named(
+        self, library: Library, ids: Sequence[str], *, dry_run: bool, searchable: bool
+    ) -> Deletion:
+        """Delete those of `ids` that exist; `dry_run` only counts them."""
+        wanted = list(dict.fromkeys(ids))
+        if dry_run:
+            existing = await self._log.store.read(
+                lambda reader: reader.body_hashes(library.number, wanted)
+            )
+            return Deletion(len(existing), 0, self._log.head)
+        position, deleted = self._log.head, 0
+        for at in range(0, len(wanted), _DOCUMENTS):
+            command = DeleteDocuments(library.number, wanted[at : at + _DOCUMENTS])
+            done: list[Position | None] = await self._log.store.write(command)
+            gone = [each for each in done if each is not None]
+            deleted += len(gone)
+            position = max([position, *gone])
+        if searchable and deleted:
+            await self._engine.caught_up(library.id, position)
+        return Deletion(deleted, deleted, position)
+
+    async def _delete(
+        self, library: Library, filter: Filter, found: Sequence[Described | Document]
+    ) -> list[Position]:
+        """Delete what was found, as long as it goes on meeting the filter."""
+        gone: list[Position] = []
+        for _ in range(_ATTEMPTS):
+            ids = [document.id for document in found]
+            command = DeleteDocuments(
+                library.number, ids, [document.position for document in found]
+            )
+            done: list[Position | None] = await self._log.store.write(command)
+            gone += [position for position in done if position is not None]
+            left = [id for id, position in zip(ids, done, strict=True) if position is None]
+            if not left:
+                break
+            now = await self._log.store.read(
+                lambda reader, left=left: reader.documents_by_id(library.number, left)  # type: ignore[misc]
+            )
+            found = [document for document in now.values() if meets(filter, document.metadata)]
+            if not found:
+                break
+        return gone
+
+
+def _pieces(found: Sequence[Described]) -> Iterator[list[Described]]:
+    """As many documents at a time as one transaction should delete."""
+    piece: list[Described] = []
+    chunks = 0
+    for document in found:
+        if piece and (len(piece) == _DOCUMENTS or chunks + document.chunks.count > _CHUNKS):
+            yield piece
+            piece, chunks = [], 0
+        piece.append(document)
+        chunks += document.chunks.count
+    if piece:
+        yield piece
