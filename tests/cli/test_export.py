@@ -157,3 +157,21 @@ def test_follow_writes_each_change_and_comes_back_after_goodbye(server: FakeServ
             exporter.run()
     assert [json.loads(line)["id"] for line in file.getvalue().splitlines()] == ["a", "b", "c"]
     assert (exporter.deleted, exporter.cursor) == (1, "logid1.11")
+
+
+def test_a_filter_goes_along_and_what_left_it_is_not_written(server: FakeServer) -> None:
+    asked: list[Any] = []
+
+    def reply(request: Request) -> Answer:
+        asked.append(request.query.get("filter"))
+        gone = {"type": "unmatched", "id": "b", "cursor": "logid1.8"}
+        return as_ndjson(gone, document("a"), checkpoint("t"), SUMMARY)
+
+    server.on("GET", STREAM, reply)
+    with Client(server.url) as client:
+        exporter, lines = export(client, filter='{"year":{"$gte":2020}}')
+        assert [line["id"] for line in lines] == ["a"]
+        assert exporter.deleted == 1
+        _, raw = export(client, filter='{"year":1}', raw=True)
+        assert [line["type"] for line in raw] == ["unmatched", "document", "checkpoint", "summary"]
+    assert asked == ['{"year":{"$gte":2020}}', '{"year":1}']

@@ -170,3 +170,14 @@ def test_parser_follows_the_standard() -> None:
         ServerEvent("message", "one\ntwo", "7"),
         ServerEvent("", "", None, 50),
     ]
+
+
+def test_a_filter_is_sent_again_after_every_break(server: FakeServer) -> None:
+    ready = frame("ready", {"cursor": "logid1.0"})
+    script(server, sse(ready, added(1), cut=True), sse(ready, added(2)))
+    with Client(server.url) as client:
+        quiet = Backoff(sleep=lambda seconds: None)
+        chosen: dict[str, Any] = {"backoff": quiet, "say": lambda text: None, "filter": '{"a":1}'}
+        filtered = Feed(client, libraries=[], types="*", after="now", **chosen)
+        assert len(list(islice(filtered.events(), 2))) == 2
+    assert [made.query.get("filter") for made in server.requests] == ['{"a":1}'] * 2

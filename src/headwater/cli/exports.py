@@ -48,6 +48,9 @@ def export(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with every change after that.")
     ] = False,
+    filter: Annotated[
+        str | None, typer.Option("--filter", help='Only these: `{"year":{"$gte":2020}}`.')
+    ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Write a library out as NDJSON, one document a line, importable again.
@@ -66,7 +69,9 @@ def export(
             wanted = ["chunks", "vectors"]  # without its vectors it could not be imported again
         with _opened(target, atomic=not follow) as file, output.progress() as bar:
             task = bar.add_task(output.clean(library), total=found.get("documents"), documents=0)
-            exporter = Exporter(client, library, file, include=wanted, raw=raw, follow=follow)
+            exporter = Exporter(
+                client, library, file, include=wanted, raw=raw, follow=follow, filter=filter
+            )
             exporter.on_progress = lambda count: bar.update(task, completed=count, documents=count)
             exporter.run()
     if exporter.deleted:
@@ -89,6 +94,7 @@ class Exporter:
         include: list[str],
         raw: bool,
         follow: bool,
+        filter: str | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self.documents = 0
@@ -101,12 +107,14 @@ class Exporter:
         self._include = include
         self._raw = raw
         self._follow = follow
+        self._filter = filter
         self._backoff = backoff or Backoff()
         self._after: str | None = None
         self._connected = False
         self._held: list[bytes] = []
         self._held_documents = 0
         self._held_deletes = 0
+        self._tailing = False
 
     def run(self) -> None:
         """Return at the end of the export; with `follow` only when interrupted."""
@@ -134,6 +142,8 @@ class Exporter:
         params = [("include", ",".join(self._include))] if self._include else []
         params += [("after", self._after)] if self._after else []
         params += [("follow", "true")] if self._follow else []
+        params += [("filter", self._filter)] if self._filter is not None else []
+        self._tailing = False
         with self._client.stream("GET", self._path, params=params) as response:
             self._connected = True
             for message in messages(response):
@@ -141,12 +151,13 @@ class Exporter:
                     case "document":
                         self._hold(message)
                         continue
-                    case "deleted":
+                    case "deleted" | "unmatched":
                         self._held_deletes += 1
                     case "checkpoint":
                         self._after = str(message["after"])
                     case "summary":
                         self.cursor = message.get("cursor")
+                        self._tailing = True
                         if not self._follow:
                             self._keep(message)
                             self._write()
@@ -159,7 +170,7 @@ class Exporter:
                     case "error":
                         raise stream_problem(message)
                 self._keep(message)
-                if message["type"] != "deleted":
+                if self._tailing or message["type"] not in {"deleted", "unmatched"}:
                     self._write()
         return False
 

@@ -54,12 +54,16 @@ def tail(
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, help="Stop after so many events.")
     ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option("--filter", help='Only documents that meet it: `{"year":{"$gte":2020}}`.'),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Each event as its JSON.")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Follow the changes. Reconnects by itself; exit code 3 when the cursor has expired."""
     with Client(url) as client:
-        feed = Feed(client, libraries=library or [], types=types, after=after)
+        feed = Feed(client, libraries=library or [], types=types, after=after, filter=filter)
         names = Names(client)
         shown = 0
         try:
@@ -91,12 +95,15 @@ class Feed:
         libraries: list[str],
         types: str,
         after: str,
+        filter: str | None = None,
         backoff: Backoff | None = None,
         say: Callable[[str], None] = output.note,
     ) -> None:
         self.cursor: str | None = None
         self._client = client
         self._params = [("types", types), *(("library_id", name) for name in libraries)]
+        if filter is not None:
+            self._params.append(("filter", filter))
         self._after = after
         self._backoff = backoff or Backoff(first=1.0, cap=30.0)
         self._say = say
