@@ -150,6 +150,12 @@ class SearchSettings(Section):
     memory_bytes: int = Field(
         8 * GiB, ge=MiB, description="Memory for loaded views; the least used are unloaded."
     )
+    keyword_memory_bytes: int = Field(
+        2 * GiB,
+        ge=MiB,
+        description="Memory for loaded keyword indexes, their mapped files included; the least "
+        "used are unloaded.",
+    )
     threads: int = Field(1, ge=1, le=64, description="Threads that search at once.")
     max_wait: Seconds = Field(
         timedelta(seconds=10),

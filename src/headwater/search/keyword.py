@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from headwater.search.wording import Clause, clauses
 from headwater.store.base import Reader
 
 Allowed = Callable[[Rows], NDArray[np.bool_]]
-"""Which of some chunk rows a search may give: bool, as many as asked about."""
+"""Which of some rising chunk rows a search may give: bool, as many as asked about."""
 
 TITLE_WEIGHT = 1.5
 
@@ -63,12 +62,10 @@ def _schema() -> tantivy.Schema:
 SCHEMA = _schema()
 
 
-@dataclass(frozen=True, slots=True)
-class KeywordHits:
-    """The best chunks, best first; equal scores by rising row. int64 and float32, (n,)."""
+Hits = tuple[Rows, Scores]
+"""The best chunks, best first; equal scores by rising row. int64 and float32, (n,)."""
 
-    rows: Rows
-    scores: Scores
+_NO_HITS: Hits = (NO_ROWS, np.empty(0, np.float32))
 
 
 class KeywordIndex(FollowingIndex):
@@ -212,19 +209,18 @@ class KeywordIndex(FollowingIndex):
         *,
         allowed: Allowed | None = None,
         selected: Rows | None = None,
-    ) -> KeywordHits:
+    ) -> Hits:
         """The `k` best chunks with BM25 over text and title, exactly.
 
-        `selected` are the only rows that may be given, sorted; `allowed` says so of some.
+        Only those that are `allowed`, or among `selected`, which rises and says the same.
         """
         asked = composed(clauses(query, self._library.language))
-        if asked is None or k < 1:
-            return KeywordHits(NO_ROWS, np.empty(0, np.float32))
-        if selected is not None and allowed is None:
-            if not len(selected):
-                return KeywordHits(NO_ROWS, np.empty(0, np.float32))
+        if asked is None or k < 1 or (selected is not None and not len(selected)):
+            return _NO_HITS
+        if selected is not None:
             if len(selected) <= _SELECTED_IN_QUERY:
                 asked = Query.boolean_query([(Occur.Must, asked), (Occur.Must, _one_of(selected))])
+                allowed = None
             else:
                 allowed = _among(selected)
         try:
@@ -239,7 +235,7 @@ class KeywordIndex(FollowingIndex):
         found = self._of_searcher.search(Query.all_query(), self.rows, count=False)
         return np.sort(self._rows_of(found.hits))
 
-    def _best(self, query: Query, k: int, allowed: Allowed | None) -> KeywordHits:
+    def _best(self, query: Query, k: int, allowed: Allowed | None) -> Hits:
         """Ask for more until the `k`th is certain: equal scores are in no order of ours."""
         total = self.rows
         limit = min(k + _MORE if allowed is None else 2 * k + _MORE, max(1, total))
@@ -249,11 +245,13 @@ class KeywordIndex(FollowingIndex):
             scores = np.array([score for score, _ in hits], np.float32)
             last = scores[-1] if len(hits) == limit and limit < total else None
             if allowed is not None:
-                fit = allowed(rows)
+                rising = np.argsort(rows)
+                fit = np.empty(len(rows), np.bool_)
+                fit[rising] = allowed(rows[rising])
                 rows, scores = rows[fit], scores[fit]
             if last is None or (len(rows) >= k and scores[k - 1] > last):
                 order = np.lexsort((rows, -scores))[:k]
-                return KeywordHits(rows[order], scores[order])
+                return rows[order], scores[order]
             limit = min(total, limit * 4)
 
     def _rows_of(self, hits: Sequence[tuple[Any, tantivy.DocAddress]]) -> Rows:

@@ -1,0 +1,106 @@
+"""Where a query's words stand in a passage, and the piece of it worth showing.
+
+For the few hits that are shown; an index keeps no texts. Words are cut and stemmed as in the
+index, so that what is marked is what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from headwater.search.language import Word, words
+from headwater.search.wording import Clause, clauses
+
+_SNIPPET_CHARS = 240
+
+
+class Mark(NamedTuple):
+    """Character offsets into the text, `end` exclusive."""
+
+    start: int
+    end: int
+
+
+class Highlights(NamedTuple):
+    """The words found, in order, and the `snippet` that holds the most different ones of them."""
+
+    marks: list[Mark]
+    snippet: Mark
+
+
+def highlight(
+    text: str, query: str, language: str, *, snippet_chars: int = _SNIPPET_CHARS
+) -> Highlights:
+    """Marks for the words of `query` in `text`; those of a phrase where it stands as a whole.
+
+    Without any the snippet is the beginning.
+    """
+    there = words(text, language)
+    found: dict[int, int] = {}
+    for number, clause in enumerate(_wanted(query, language)):
+        for place in _places(there, clause):
+            for at in range(place, place + len(clause.words)):
+                found.setdefault(at, number)
+    places = sorted(found)
+    marks = [Mark(there[at].start, there[at].end) for at in places]
+    return Highlights(marks, _snippet(text, marks, [found[at] for at in places], snippet_chars))
+
+
+@lru_cache(64)
+def _wanted(query: str, language: str) -> tuple[Clause, ...]:
+    return tuple(clause for clause in clauses(query, language) if clause.sign != "-")
+
+
+def _places(there: Sequence[Word], clause: Clause) -> list[int]:
+    """Where in `there` the clause begins."""
+    wanted = clause.words
+    first = wanted[0]
+    return [
+        at
+        for at in range(len(there) - len(wanted) + 1)
+        if there[at].text == first.text
+        and all(
+            there[at + i].text == word.text
+            and there[at + i].position - there[at].position == word.position - first.position
+            for i, word in enumerate(wanted[1:], 1)
+        )
+    ]
+
+
+def _snippet(text: str, marks: Sequence[Mark], kinds: Sequence[int], chars: int) -> Mark:
+    if len(text) <= chars:
+        return Mark(0, len(text))
+    best, best_worth = 0, (0, 0)
+    last = 0
+    for first in range(len(marks)):
+        last = max(last, first)
+        while last + 1 < len(marks) and marks[last + 1].end - marks[first].start <= chars:
+            last += 1
+        worth = (len(set(kinds[first : last + 1])), last - first + 1)
+        if worth > best_worth:
+            best, best_worth = first, worth
+    if not marks:
+        return Mark(0, _end(text, chars))
+    inside = [mark for mark in marks[best:] if mark.end - marks[best].start <= chars]
+    reach = inside[-1].end if inside else marks[best].end
+    spare = max(0, chars - (reach - marks[best].start))
+    start = _begin(text, max(0, marks[best].start - spare // 2), marks[best].start)
+    return Mark(start, max(reach, _end(text, start + chars)))
+
+
+def _begin(text: str, at: int, before: int) -> int:
+    """The first start of a word from `at` on, `before` at the latest."""
+    if at == 0:
+        return 0
+    space = next((i for i in range(at - 1, before) if text[i].isspace()), None)
+    return before if space is None else min(space + 1, before)
+
+
+def _end(text: str, at: int) -> int:
+    """The last end of a word up to `at`; `at` itself when there is no space to end at."""
+    if at >= len(text):
+        return len(text)
+    space = next((i for i in range(at, max(0, at - 40), -1) if text[i].isspace()), None)
+    return at if space is None else space
