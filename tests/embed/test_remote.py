@@ -360,6 +360,8 @@ async def test_a_missing_model_is_told(fake: FakeProvider, make: Make) -> None:
         one_too_few,
         one_too_wide,
         say(b"<html>"),
+        say(b'{"data":"\xff"}'),
+        say(b'{"more":' + b"[" * 20_000),
         say(b'{"data":[{"embedding":[1,2]},{"embedding":[1]}],"embeddings":{"float":[[1,2],[1]]}}'),
         say(
             b'{"data":[{"embedding":[1e300,0]},{"embedding":[0,1]}],'
@@ -450,6 +452,34 @@ async def test_a_cancelled_request_takes_back_what_was_not_sent(
         held.let.set()
         assert is_right(await embedder.embed(["a"]), ["a"])
     assert len(fake.texts) == 6
+
+
+async def test_a_call_that_nobody_waits_for_makes_room(fake: FakeProvider, make: Make) -> None:
+    held = Held()
+    fake.script += [held, held]
+    async with running(make(concurrency=1, breaker_failures=1)) as embedder:
+        for _ in range(2):
+            async with anyio.create_task_group() as calls:
+                calls.start_soon(embedder.embed, texts(3))
+                await reached(held)
+                calls.cancel_scope.cancel()
+        with anyio.fail_after(5):
+            assert is_right(await embedder.embed(["a"]), ["a"])
+        assert embedder.statistics()["breaker"]["opened"] == 0
+        held.let.set()
+
+
+async def test_a_provider_that_hangs_opens_the_breaker(fake: FakeProvider, make: Make) -> None:
+    held = Held()
+    fake.every_step = held
+    settings = {"query_deadline": 0.05, "breaker_failures": 2, "breaker_open": 60}
+    async with running(make(**settings)) as embedder:
+        for _ in range(2):
+            with pytest.raises(EmbedderUnavailable):
+                await embedder.embed(["a"], "query")
+        with pytest.raises(EmbedderUnavailable, match="left alone"):
+            await embedder.embed(["a"], "query")
+        held.let.set()
 
 
 async def test_the_rate_is_kept(fake: FakeProvider, make: Make) -> None:

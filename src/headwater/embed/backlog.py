@@ -40,7 +40,9 @@ class Request:
         self.deadline = monotonic() + patience_s
         self.error: HeadwaterError | None = None
         self.abandoned = False
+        self.late = False
         self.taken = 0
+        self._watchers: list[Callable[[], object]] = []
         self._patience_s = patience_s
         self._monotonic = monotonic
         self._left = len(texts)
@@ -56,10 +58,20 @@ class Request:
         while not self._done.is_set():
             left_s = self.deadline - self._monotonic()
             if left_s <= 0:
+                self.late = True
                 return False
             with anyio.move_on_after(left_s):
                 await self._done.wait()
         return True
+
+    def abandon(self) -> None:
+        """Its caller has gone, with the answer or without."""
+        self.abandoned = True
+        for watcher in self._watchers:
+            watcher()
+
+    def on_abandon(self, watcher: Callable[[], object]) -> None:
+        self._watchers.append(watcher)
 
     def fill(self, start: int, vectors: Vectors) -> None:
         self.vectors[start : start + len(vectors)] = vectors

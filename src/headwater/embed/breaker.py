@@ -41,7 +41,7 @@ class Breaker:
         return left if left > 0 else None
 
     def admit(self) -> bool:
-        """Whether a call may be made now. One that may must end in `succeeded` or `failed`."""
+        """Whether a call may be made now. It must end in `succeeded`, `failed` or `released`."""
         if self.refuses_s is not None:
             return False
         self._probing = self._until is not None
@@ -50,6 +50,10 @@ class Breaker:
     def succeeded(self) -> None:
         self._failures = 0
         self._until = None
+        self._probing = False
+
+    def released(self) -> None:
+        """The call was given up before anything was known of it."""
         self._probing = False
 
     def failed(self) -> None:

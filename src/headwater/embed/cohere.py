@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from headwater.embed.base import Kind
-from headwater.embed.provider import Answer, Call, Provider, WrongAnswer, encode, stack
+from headwater.embed.provider import UNREADABLE, Answer, Call, Provider, WrongAnswer, encode, stack
 
 
 class _Embeddings(msgspec.Struct):
@@ -54,7 +54,7 @@ class Cohere(Provider):
     def read(self, body: bytes, count: int) -> Answer:
         try:
             found = _decode(body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise WrongAnswer(f"not an answer to embed ({error})") from error
         units = found.meta.billed_units if found.meta else None
         tokens = int(units.input_tokens or 0) if units else 0

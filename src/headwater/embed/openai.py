@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import SecretStr
 
 from headwater.embed.base import Kind
-from headwater.embed.provider import Answer, Call, Provider, WrongAnswer, encode, stack
+from headwater.embed.provider import UNREADABLE, Answer, Call, Provider, WrongAnswer, encode, stack
 
 
 class _Item(msgspec.Struct):
@@ -59,7 +59,7 @@ class OpenAI(Provider):
     def read(self, body: bytes, count: int) -> Answer:
         try:
             found = _decode(body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise WrongAnswer(f"not an answer to embeddings ({error})") from error
         items = found.data
         if len(items) == count and any(item.index is not None for item in items):

@@ -14,7 +14,7 @@ import anyio
 import httpx
 import msgspec
 
-from headwater.embed.provider import Call, Provider
+from headwater.embed.provider import UNREADABLE, Call, Provider
 from headwater.embed.retry import retry_after_s
 from headwater.errors import EmbedderFailed
 
@@ -98,7 +98,7 @@ async def _problem(response: httpx.Response, provider: Provider) -> str:
         if len(body) > _MAX_PROBLEM_BYTES:
             break
     said: object = body.decode(errors="replace")
-    with suppress(msgspec.DecodeError):
+    with suppress(*UNREADABLE):
         said = msgspec.json.decode(body)
     # {"error": {"message": …}}, {"error": …}, {"message": …} or {"detail": …}
     for name in ("error", "message", "detail"):

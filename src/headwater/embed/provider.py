@@ -21,6 +21,10 @@ from headwater.model import Vectors
 _SAID_CHARS = 200
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is none, is no UTF-8, or is nested without end."""
+
+
 class WrongAnswer(Exception):
     """A success whose content is not what was asked for: not JSON, a wrong count, NaN."""
 

@@ -132,7 +132,7 @@ class RemoteEmbedder(Embedder):
         try:
             answered = await request.wait()
         finally:
-            request.abandoned = True
+            request.abandon()
             self._open.discard(request)
             backlog.drop(request)
         if not answered:
@@ -179,7 +179,9 @@ class RemoteEmbedder(Embedder):
         while True:
             pieces = await self._backlogs[kind].take(lambda: self._most_inputs, self._linger_s)
             delivery = _Delivery()
-            await self._deliver(kind, pieces, delivery)
+            with anyio.CancelScope() as scope:
+                _end_when_abandoned(scope, [piece.request for piece in pieces])
+                await self._deliver(kind, pieces, delivery)
             if delivery.split and delivery.largest and not delivery.refused:
                 # What the provider refused was the size: do not offer so much again.
                 self._most_inputs = min(self._most_inputs, delivery.largest)
@@ -241,7 +243,7 @@ class RemoteEmbedder(Embedder):
         while True:
             await self._await_turn(kind, texts, pieces)
             try:
-                return await self._attempt(kind, texts, self._left_s(pieces))
+                return await self._attempt(kind, texts, pieces)
             except _AskAgain:
                 continue
             except Passing as failure:
@@ -266,8 +268,6 @@ class RemoteEmbedder(Embedder):
             attempt += 1
             self._usage.retries += 1
             await anyio.sleep(wait_s)
-            if all(piece.request.over for piece in pieces):
-                raise EmbedderUnavailable("nobody waits for this any more")
 
     def _left_s(self, pieces: Sequence[Piece]) -> float:
         return max(piece.request.deadline for piece in pieces) - self._clock.monotonic()
@@ -285,13 +285,14 @@ class RemoteEmbedder(Embedder):
             "try again"
         )
 
-    async def _attempt(self, kind: Kind, texts: Sequence[str], left_s: float) -> Vectors:
+    async def _attempt(self, kind: Kind, texts: Sequence[str], pieces: Sequence[Piece]) -> Vectors:
         """One call. Raises `Passing`, `Rejected`, `WrongAnswer`, `EmbedderFailed`, `_AskAgain`."""
         if self._client is None:
             raise ShuttingDown(f"the embedder {self.name!r} is stopping; retry")
         if not self._breaker.admit():
             raise self._left_alone(self._breaker.refuses_s or 0.0)
-        alive = False
+        alive: bool | None = None
+        timeout_s = min(self._settings.timeout.total_seconds(), self._left_s(pieces))
         self._usage.in_flight += 1
         began = self._clock.monotonic()
         try:
@@ -300,7 +301,7 @@ class RemoteEmbedder(Embedder):
                 self._client,
                 self._provider,
                 call,
-                timeout_s=max(0.001, min(self._settings.timeout.total_seconds(), left_s)),
+                timeout_s=max(0.001, timeout_s),
                 connect_s=self._settings.connect_timeout.total_seconds(),
                 now_us=self._clock.now_us,
             )
@@ -327,8 +328,10 @@ class RemoteEmbedder(Embedder):
             self._usage.calls.add(self._clock.monotonic() - began)
             if alive:
                 self._breaker.succeeded()
-            else:
+            elif alive is False or any(piece.request.late for piece in pieces):
                 self._breaker.failed()
+            else:  # given up: its callers have gone, or the embedder stops
+                self._breaker.released()
         answer = self._provider.read(body, len(texts))
         self._usage.inputs += len(texts)
         self._usage.tokens += answer.tokens
@@ -378,6 +381,17 @@ class _Delivery:
     split = False
     refused = 0
     largest = 0
+
+
+def _end_when_abandoned(scope: anyio.CancelScope, requests: Sequence[Request]) -> None:
+    """A call that nobody waits for must not keep its place from one that somebody does."""
+
+    def look() -> None:
+        if all(request.over for request in requests):
+            scope.cancel()
+
+    for request in requests:
+        request.on_abandon(look)
 
 
 def _halves(pieces: Sequence[Piece], count: int) -> tuple[list[Piece], list[Piece]]:
