@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 import anyio
 import anyio.abc
@@ -36,11 +37,13 @@ from headwater.settings import EmbedSettings
 from headwater.store import DataFolder
 from headwater.store.base import DeferEmbedding, Embedding, EmbedDocuments, Reader, RedriveEmbedding
 
-BATCH_DOCUMENTS = 64
-BATCH_CHUNKS = 256
+BATCH_DOCUMENTS = 256
+BATCH_CHUNKS = 512
 """Tried together, at most, unless a single document has more chunks."""
 LOOK_S = 1.0
 """How often the store is asked what is pending: other processes write there too."""
+PAUSE_S = 0.02
+"""Between two looks, however many writes call for one."""
 WRITES_REST_S = 30.0
 """The longest that writes leave an embedder alone that has failed, before one tries it again."""
 PATIENCE_S = 600.0
@@ -160,6 +163,7 @@ class DocumentEmbedding:
                     await self._look(tasks)
                 except Unavailable as error:
                     log_line.warning("embedding.waiting_for_store", detail=error.detail)
+                await anyio.sleep(PAUSE_S)
                 with anyio.move_on_after(LOOK_S):
                     await self._news.wait()
 
@@ -236,31 +240,25 @@ class DocumentEmbedding:
         return await self._log.store.read(query)
 
     async def _try(self, library: Library, batch: Sequence[Waiting]) -> None:
-        """Embed and write, all at once or, where that is refused, one by one."""
-        if not batch:
-            return
-        error = await self._attempt(library, batch)
-        if error is None:
-            return
-        if not _is_refusal(error):
-            await self._defer(library, batch, error)
-            return
-        if len(batch) == 1:
-            await self._put_aside(library, batch, error)
-            return
+        """Embed and write; what is refused is halved until it is known which documents it is."""
+        parts = [batch] if batch else []
         in_a_row = 0
-        for at, one in enumerate(batch):
-            error = await self._attempt(library, [one])
+        while parts:
+            part = parts.pop()
+            error = await self._attempt(library, part)
             if error is None:
                 in_a_row = 0
             elif not _is_refusal(error):
-                await self._defer(library, batch[at:], error)
+                await self._defer(library, [*part, *chain.from_iterable(parts)], error)
                 return
+            elif len(part) > 1:
+                half = len(part) // 2
+                parts += (part[half:], part[:half])
             else:
-                await self._put_aside(library, [one], error)
+                await self._put_aside(library, part, error)
                 in_a_row += 1
-                if in_a_row == REFUSED_IN_A_ROW:
-                    await self._defer(library, batch[at + 1 :], error)
+                if in_a_row == REFUSED_IN_A_ROW and parts:
+                    await self._defer(library, list(chain.from_iterable(parts)), error)
                     return
 
     async def _attempt(self, library: Library, batch: Sequence[Waiting]) -> HeadwaterError | None:
