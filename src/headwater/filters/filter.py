@@ -30,7 +30,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from headwater.filters.values import Flag, Key, any_scalar, instant, key_of, reached
+from headwater.filters.values import (
+    Flag,
+    Key,
+    any_reached,
+    any_scalar,
+    instant,
+    key_of,
+    reached,
+)
 
 Kind = Literal["number", "string", "instant"]
 Operator = Literal["$gt", "$gte", "$lt", "$lte"]
@@ -108,7 +116,7 @@ class In(Filter):
         return {self.path: {"$eq": plain[0]} if len(plain) == 1 else {"$in": plain}}
 
     def meets(self, metadata: Mapping[str, Any]) -> bool:
-        return any(any_scalar(value, self._is_in) for value in reached(metadata, self.path))
+        return any_reached(metadata, self.path, self._is_in)
 
     def _is_in(self, value: Any) -> bool:
         return key_of(value) in self.keys
@@ -129,7 +137,7 @@ class Range(Filter):
         return {self.path: {self.operator: self.operand}}
 
     def meets(self, metadata: Mapping[str, Any]) -> bool:
-        return any(any_scalar(value, self.holds) for value in reached(metadata, self.path))
+        return any_reached(metadata, self.path, self.holds)
 
     def holds(self, value: Any) -> bool:
         """Whether one scalar lies in the range."""

@@ -108,3 +108,10 @@ def any_scalar(value: Any, test: Callable[[Any], bool]) -> bool:
     if isinstance(value, list):
         return any(any_scalar(item, test) for item in value)
     return not isinstance(value, dict) and test(value)
+
+
+def any_reached(metadata: Mapping[str, Any], path: str, test: Callable[[Any], bool]) -> bool:
+    """Whether `test` holds for a scalar that `path` gathers."""
+    if "." not in path:
+        return path in metadata and any_scalar(metadata[path], test)
+    return any(any_scalar(value, test) for value in reached(metadata, path))
