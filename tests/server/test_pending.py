@@ -327,3 +327,27 @@ def test_of_two_processes_one_embeds(fake: FakeProvider, serve: Serve) -> None:
         all_embedded(client, library, server.said)
         assert embedded_events(client, library) == {f"d{n}": 1 for n in range(30)}
         log_tells_what_is_there(client, library)
+
+
+def test_a_pending_document_is_found_by_its_words_alone(server: Server, fake: FakeProvider) -> None:
+    with Client(server.url) as client:
+        library = client.create_library(**EMBEDDER)["id"]
+        client.put(library, "b", {"text": "bananas are yellow"})
+        fake.every_step = refuse(503)
+        client.put(library, "a", {"text": "apples are red"})
+        answer = client.http.post(
+            f"/v1/libraries/{library}/search", json={"query": "apples", "mode": "keyword"}
+        )
+        assert answer.status_code == 200, answer.text
+        assert [hit["document_id"] for hit in answer.json()["results"]] == ["a"]
+        by_vector = {"vector": [1.0, *[0.0] * 7], "mode": "vector"}
+        answer = client.http.post(f"/v1/libraries/{library}/search", json=by_vector)
+        assert [hit["document_id"] for hit in answer.json()["results"]] == ["b"]
+        fake.every_step = None
+        all_embedded(client, library, server.said)
+        answer = client.http.post(f"/v1/libraries/{library}/search", json=by_vector)
+        assert {hit["document_id"] for hit in answer.json()["results"]} == {"a", "b"}
+        answer = client.http.post(
+            f"/v1/libraries/{library}/search", json={"query": "apples", "mode": "keyword"}
+        )
+        assert [hit["document_id"] for hit in answer.json()["results"]] == ["a"]
