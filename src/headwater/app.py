@@ -35,6 +35,8 @@ from headwater.clock import Clock, SystemClock
 from headwater.embed import Embedders
 from headwater.feeds import Hub, OpenStreams
 from headwater.search import LocalViews
+from headwater.search.engines import Views
+from headwater.search.keyword_views import KeywordViews
 from headwater.search.metadata_views import MetadataViews
 from headwater.service.deletion import Deletions
 from headwater.service.documents import Documents
@@ -83,9 +85,17 @@ class Parts:
             clock,
             write_snapshots=lambda: self.folder.keeps,
         )
+        self.keyword = KeywordViews(
+            settings.data / "keyword",
+            settings.search,
+            self.log,
+            clock,
+            keeps=lambda: self.folder.keeps,
+        )
         self.metadata = MetadataViews(
             settings.search, self.log, clock, memory_bytes=settings.search.memory_bytes // 4
         )
+        self.views = Views(self.engine, (self.keyword, self.metadata))
         pool = Pool("work", 2)
         limits = settings.limits
         self.hub = Hub(self.log, settings.feeds, clock, documents_of(lambda: self.log.store.log_id))
@@ -95,17 +105,17 @@ class Parts:
             self.log, self.folder, self.embedders, clock, settings.embed
         )
         self.documents = Documents(
-            self.log, self.engine, self.embedders, self.embedding, clock, limits, pool
+            self.log, self.views, self.embedders, self.embedding, clock, limits, pool
         )
-        self.deletions = Deletions(self.log, self.engine)
+        self.deletions = Deletions(self.log, self.views)
         self.ingest = Ingest(
-            self.log, self.engine, self.documents, clock, settings.ingest, limits, pool, self.name
+            self.log, self.views, self.documents, clock, settings.ingest, limits, pool, self.name
         )
         self.export = Export(self.log, self.hub, clock, settings.ingest, settings.store, pool)
         self.search = Search(
             self.log,
             self.engine,
-            self.engine,  # type: ignore
+            self.keyword,
             self.metadata,
             self.embedders,
             clock,
@@ -124,6 +134,7 @@ class Parts:
             self.log.attach(self.store, head)
             await stack.enter_async_context(started(self.embedders.run))
             await stack.enter_async_context(started(self.engine.run))
+            await stack.enter_async_context(started(self.keyword.run))
             await stack.enter_async_context(started(self.metadata.run))
             await stack.enter_async_context(started(self.search.run))
             await stack.enter_async_context(started(self.hub.run))
@@ -169,6 +180,7 @@ class Parts:
             after = page[-1].number
         libraries.sort(key=lambda library: library.position, reverse=True)
         await self.engine.warm(libraries)
+        await self.keyword.warm(libraries)
         self._warm = ""
 
 

@@ -171,6 +171,11 @@ class Follower(Generic[Index]):
         if self._group is not None:
             self._open(library)
 
+    async def warm(self, library: Library) -> None:
+        """Open the index and wait until it is, or could not be: that is in the log."""
+        if self._group is not None:
+            await self._open(library).done.wait()
+
     def opened(self, library_id: str) -> bool:
         """Whether the library's index is open or being opened."""
         slot = self._slots.get(library_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class KeywordViews:
         self._folder = folder
         self._log = log
         self._keeps = keeps
+        self._memory_bytes = settings.keyword_memory_bytes
         self._follower: Follower[KeywordIndex] = Follower(
             "keyword",
             self._make,
@@ -104,6 +105,13 @@ class KeywordViews:
     def opened(self, library_id: str) -> bool:
         """Whether the library's index is open or being opened."""
         return self._follower.opened(library_id)
+
+    async def warm(self, libraries: Sequence[Library]) -> None:
+        """Open the indexes there are files of, as far as the memory budget goes."""
+        for library in libraries:
+            used = sum(status.memory_bytes for status in self.status())
+            if used <= self._memory_bytes and self._keeps() and self.kept(library.id):
+                await self._follower.warm(library)
 
     def kept(self, library_id: str) -> bool:
         """Whether there are files of an index of this library."""
