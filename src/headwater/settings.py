@@ -207,6 +207,11 @@ class EmbedSettings(Section):
     from the variable that the provider's tools read: a key must not go to another host unasked.
     """
 
+    allowed: str = Field(
+        "*",
+        description="Embedders that new libraries may have, separated by commas, `*` for any "
+        "characters: `static,none,openai:text-embedding-3-*`.",
+    )
     openai_base_url: str = Field(
         OPENAI_URL,
         description="Where `openai:…` embedders are: OpenAI, or what speaks as it does (Ollama, "

@@ -178,6 +178,16 @@ async def test_a_wrong_model_or_width_is_told_when_the_library_is_made(fake: Fak
         assert (await embedders.describe("openai:good", 8))[1] == 8
 
 
+async def test_only_what_is_allowed_gets_new_libraries(fake: FakeProvider) -> None:
+    allowed = "static, openai:good-*"
+    async with running(openai_base_url=fake.url, allowed=allowed) as embedders:
+        assert (await embedders.describe("static", None))[1] == 256
+        assert (await embedders.describe("openai:good-1", None))[1] == 8
+        for name in ("none", "openai:bad", "sentence-transformers:/etc"):
+            with pytest.raises(InvalidLibrary, match=r"it allows static, openai:good-\*"):
+                await embedders.describe(name, 8)
+
+
 async def test_another_host_is_another_model(fake: FakeProvider) -> None:
     async with running(openai_base_url=fake.url) as embedders:
         with pytest.raises(EmbedderMismatch, match="regenerate"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -102,6 +103,7 @@ class Embedders:
         """
         if dimension is not None and dimension < 1:
             raise InvalidLibrary(f"`dimension` is {dimension}; it must be 1 or more")
+        self._check_allowed(name)
         if name == "none":
             if dimension is None:
                 raise InvalidLibrary(
@@ -198,6 +200,14 @@ class Embedders:
         raise InvalidLibrary(
             f"there is no embedder {name[:80]!r}; choose one of {', '.join(self.names)}"
         )
+
+    def _check_allowed(self, name: str) -> None:
+        patterns = [pattern.strip() for pattern in self._settings.allowed.split(",")]
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            raise InvalidLibrary(
+                f"this server allows no new library the embedder {name[:80]!r}; it allows "
+                f"{', '.join(patterns)} (`embed.allowed`)"
+            )
 
     def _host(self, name: _Name, dimension: int | None) -> Hosted:
         key = (name.full, dimension if name.remote else None)
