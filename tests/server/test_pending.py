@@ -6,6 +6,7 @@ The server is a real one, and so is the way to the provider: the fake is asked o
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import threading
 import time
@@ -13,8 +14,22 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
-from embed.provider import FakeProvider, Handler, Held, Seen, refuse
+from embed.provider import (
+    FakeProvider,
+    Handler,
+    Held,
+    Seen,
+    Step,
+    cut,
+    drop,
+    one_too_few,
+    one_too_wide,
+    refuse,
+    say,
+    vectors,
+)
 from invariants import batches_are_ended, folder_is_sound, log_tells_what_is_there
 from server.client import Client, Json
 from server.conftest import Serve
@@ -351,3 +366,81 @@ def test_a_pending_document_is_found_by_its_words_alone(server: Server, fake: Fa
             f"/v1/libraries/{library}/search", json={"query": "apples", "mode": "keyword"}
         )
         assert [hit["document_id"] for hit in answer.json()["results"]] == ["a"]
+
+
+class Moody:
+    """Does one of `moods`, or answers rightly, by chance."""
+
+    def __init__(self, seed: int, moods: list[Step]) -> None:
+        self._chance = random.Random(seed)
+        self._moods = moods
+
+    def __call__(self, handler: Handler, seen: Seen) -> bool:
+        if self._chance.random() < 0.3:
+            return False
+        return self._chance.choice(self._moods)(handler, seen)
+
+
+@pytest.mark.parametrize("kind", ["openai", "cohere"])
+def test_whatever_a_provider_does_all_is_embedded_rightly_in_the_end(
+    fake: FakeProvider, serve: Serve, kind: str
+) -> None:
+    server = serve(
+        embed__openai_base_url=fake.url,
+        embed__cohere_base_url=fake.url,
+        embed__cohere_api_key="k",
+        embed__write_wait=0.5,
+        embed__timeout=2,
+        embed__backoff=0.01,
+        **{**QUICK, "embed__retries": 1},
+    )
+    chance = random.Random(kind)
+    with Client(server.url) as client:
+        library = client.create_library(embedder=f"{kind}:fake", dimension=8)["id"]
+        bystander = client.create_library()["id"]
+        fake.max_inputs = 20
+        slow = Slow(0.7)
+        moods = [
+            refuse(429, retry_after="0"),
+            refuse(500),
+            refuse(401),
+            drop,
+            cut,
+            one_too_few,
+            one_too_wide,
+            say(b"{}"),
+            slow,
+        ]
+        fake.every_step = Moody(7, moods)
+        stored: dict[str, list[str]] = {}
+        for turn in range(5):
+            documents = []
+            for n in chance.sample(range(150), 80):
+                id, texts = f"d{n}", [f"{turn} {n} {part}" for part in range(chance.randint(1, 3))]
+                documents.append({"id": id, "texts": texts})
+                stored[id] = texts
+            *_, summary = client.stream(library, documents)
+            assert summary["failed"] == 0
+            for id in chance.sample(sorted(stored), 5):
+                client.http.delete(f"/v1/libraries/{library}/documents/{id}").raise_for_status()
+                del stored[id]
+            assert "embedding" not in client.put(bystander, f"b{turn}", {"text": "undisturbed"})
+        fake.every_step = None
+        slow.over.set()
+
+        def none_left() -> bool:
+            # Asked again and again: a refusal that is under way puts its document aside.
+            answer = client.http.post(f"/v1/libraries/{library}/documents/embed")
+            return bool(answer.json()["pending"] == 0)
+
+        eventually(none_left, "all to be embedded", said=server.said)
+        assert embedded_events(client, library), "the provider was too good"
+        page = client.http.get(
+            f"/v1/libraries/{library}/documents", params={"include": "vectors", "limit": 1_000}
+        ).json()
+        assert {each["id"]: each["texts"] for each in page["documents"]} == stored
+        for each in page["documents"]:
+            made = np.array([chunk["vector"] for chunk in each["chunks"]], np.float32)
+            np.testing.assert_allclose(made, vectors(each["texts"]), atol=1e-5)
+        log_tells_what_is_there(client, library)
+        batches_are_ended(client)
