@@ -7,7 +7,11 @@ full.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import anyio
@@ -18,8 +22,10 @@ from headwater.clock import SystemClock
 from headwater.errors import HeadwaterError, Refused
 from headwater.model import Library, Rows, Vectors
 from headwater.search.base import Neighbours
+from headwater.search.keyword_views import KeywordViews
 from headwater.settings import Settings
 from headwater.store import Reader
+from headwater.threads import Pool
 
 SAMPLE = 50
 RECALL_FLOOR = 0.9
@@ -44,22 +50,52 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    parts = Parts(settings, SystemClock(), visiting=True)
+    clock = SystemClock()
+    parts = Parts(settings, clock, visiting=True)
     findings: list[Finding] = []
-    async with started(parts.store.run):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(started(parts.store.run))
         head = await parts.store.read(lambda reader: reader.head())
         parts.log.attach(parts.store, head)
         problems = await parts.store.read(lambda reader: reader.check())
         findings.append(
             Finding("store", not problems, "; ".join(problems) or f"consistent, head at {head}")
         )
-        async with started(parts.embedders.run), started(parts.engine.run):
-            after = 0
-            while page := await parts.libraries.page(after, 100):
-                for library in page:
-                    findings += await _library(parts, library)
-                after = page[-1].number
+        await stack.enter_async_context(started(parts.embedders.run))
+        await stack.enter_async_context(started(parts.engine.run))
+        # A copy: an index belongs to one process, which may be a server that is running.
+        copies = Path(stack.enter_context(TemporaryDirectory(prefix="headwater-doctor-")))
+        keyword = KeywordViews(copies, settings.search, parts.log, clock, keeps=lambda: True)
+        await stack.enter_async_context(started(keyword.run))
+        after = 0
+        while page := await parts.libraries.page(after, 100):
+            for library in page:
+                findings += await _library(parts, library)
+                if parts.keyword.kept(library.id):
+                    kept = settings.data / "keyword" / library.id
+                    await Pool("doctor", 1).call(_copy, kept, copies / library.id)
+                    findings.append(await _words(parts, keyword, library))
+            after = page[-1].number
     return findings
+
+
+async def _words(parts: Parts, keyword: KeywordViews, library: Library) -> Finding:
+    """The keyword index with the store."""
+    name = f"{library.name}: keyword"
+    try:
+        viewed = await keyword.rows(library)
+    except HeadwaterError as error:
+        return Finding(name, False, error.detail)
+    stored = await parts.store.read(lambda reader: _text_rows(reader, library))
+    (reason,) = (one.reason for one in keyword.status() if one.library_id == library.id)
+    told = _compared(stored, viewed, "index")
+    return Finding(name, told.ok, told.detail + (f"; made anew: {reason}" if reason else ""))
+
+
+def _copy(kept: Path, copy: Path) -> None:
+    """What changes while it is copied gives a copy that is found out, and made anew."""
+    with suppress(OSError, shutil.Error):
+        shutil.copytree(kept, copy)
 
 
 async def _library(parts: Parts, library: Library) -> list[Finding]:
@@ -74,15 +110,8 @@ async def _library(parts: Parts, library: Library) -> list[Finding]:
     except HeadwaterError as error:
         return [*findings, Finding(f"{library.name}: view", False, error.detail)]
     stored, sample = await parts.store.read(lambda reader: _stored(reader, library))
-    lost, extra = len(np.setdiff1d(stored, viewed)), len(np.setdiff1d(viewed, stored))
-    findings.append(
-        Finding(
-            f"{library.name}: view",
-            not lost and not extra,
-            f"{len(stored)} chunks in the store, {len(viewed)} in the view"
-            + (f", {lost} missing and {extra} too many" if lost or extra else ""),
-        )
-    )
+    told = _compared(stored, viewed, "view")
+    findings.append(Finding(f"{library.name}: view", told.ok, told.detail))
     if len(sample):
         k = [10] * len(sample)
         quick = await parts.engine.search(library, sample, k)
@@ -98,6 +127,20 @@ async def _library(parts: Parts, library: Library) -> list[Finding]:
     return findings
 
 
+class _Compared(NamedTuple):
+    ok: bool
+    detail: str
+
+
+def _compared(stored: Rows, viewed: Rows, where: str) -> _Compared:
+    lost, extra = len(np.setdiff1d(stored, viewed)), len(np.setdiff1d(viewed, stored))
+    return _Compared(
+        not lost and not extra,
+        f"{len(stored)} chunks in the store, {len(viewed)} in the {where}"
+        + (f", {lost} missing and {extra} too many" if lost or extra else ""),
+    )
+
+
 def _recall(quick: Sequence[Neighbours], exact: Sequence[Neighbours]) -> float:
     """How much of what belongs in the answers is in them.
 
@@ -109,6 +152,14 @@ def _recall(quick: Sequence[Neighbours], exact: Sequence[Neighbours]) -> float:
             wanted += len(best.rows)
             found += int((given.scores >= best.scores[-1] - SAME_SCORE).sum())
     return found / max(1, wanted)
+
+
+def _text_rows(reader: Reader, library: Library) -> Rows:
+    """All chunk rows."""
+    rows: list[int] = []
+    while found := reader.texts_after(library.number, rows[-1] if rows else 0, PAGE):
+        rows += [row for row, _, _ in found]
+    return np.array(rows, np.int64)
 
 
 def _stored(reader: Reader, library: Library) -> tuple[Rows, Vectors]:
