@@ -34,5 +34,5 @@ class Letters(Embedder):
             for first, second in pairwise(word):
                 if word != "  ":
                     row[(ord(first) * 31 + ord(second)) % self.dimension] += 1
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.maximum(lengths, 1e-9)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        return vectors

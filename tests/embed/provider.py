@@ -46,7 +46,8 @@ def vectors(texts: Sequence[str], dimension: int = 8) -> Vectors:
         for text in texts
     ]
     found = np.array(rows, np.float32).reshape(len(texts), dimension)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found
 
 
 def refuse(status: int, said: str = "no", **headers: str) -> Step:
