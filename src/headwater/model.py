@@ -27,6 +27,7 @@ Rows = NDArray[np.int64]
 """int64, shape (n,): chunk row numbers of the store, never reused."""
 
 Metric = Literal["cosine", "dot", "euclidean"]
+Quantization = Literal["none", "int8"]
 Status = Literal["created", "updated", "unchanged"]
 Form = Literal["text", "texts", "chunks"]
 
@@ -150,7 +151,8 @@ class Library(msgspec.Struct, frozen=True):
 
     `number` is the store's own key; `id` is the UUIDv7 that clients see.
     `embedder_identity` names the exact model; the store never lets it change. `language` is the
-    one whose words keyword search stems, or `none`.
+    one whose words keyword search stems, or `none`. `quantization` is how the vectors are kept in
+    memory: as they are, or as int8 codes with the vectors in files.
     """
 
     number: int
@@ -173,6 +175,7 @@ class Library(msgspec.Struct, frozen=True):
     pending: int = 0
     """Documents that wait for their vectors."""
     language: str = "en"
+    quantization: Quantization = "none"
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):

@@ -23,6 +23,7 @@ FIELDS = {
     "chunk_size",
     "chunk_overlap",
     "language",
+    "quantization",
     "metadata",
     "version",
     "documents",
@@ -49,7 +50,7 @@ def test_a_library_is_created_with_its_defaults(client: Client) -> None:
     assert made["embedder_identity"].startswith("static:")
     assert (made["dimension"], made["metric"]) == (256, "cosine")
     assert (made["chunk_size"], made["chunk_overlap"]) == (1_000, 100)
-    assert made["language"] == "en"
+    assert (made["language"], made["quantization"]) == ("en", "none")
     assert (made["description"], made["metadata"], made["version"]) == (None, {}, 1)
     assert (made["documents"], made["chunks"]) == (0, 0)
     (event,) = client.all_events(library_id=made["id"])

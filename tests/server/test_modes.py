@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from server.client import Client, Json
+from server.running import Server, eventually
+
+Serve = Callable[..., Server]
 
 TOPICS = ("tides", "bread", "trains", "stars")
 TEXTS = {
@@ -247,3 +251,48 @@ def test_filtered_search_equals_brute_force(client: Client) -> None:
             exact=number % 2 == 0,
         )
         assert ids(found) == [f"d{n}" for n in wanted]
+
+
+def test_quantised_library_is_found_exactly_and_kept_over_a_restart(serve: Serve) -> None:
+    random = np.random.default_rng(9)
+    vectors = random.normal(size=(600, 16)).astype(np.float32)
+    server = serve(
+        search__exact_rows=64,
+        search__seal_rows=128,
+        search__settle=0.05,
+        search__snapshot_every=0.1,
+    )
+    with Client(server.url) as client:
+        library: str = client.create_library(
+            "small", embedder="none", dimension=16, quantization="int8"
+        )["id"]
+        lines = [
+            {"id": f"d{n}", "chunks": [{"vector": vector.tolist()}]}
+            for n, vector in enumerate(vectors)
+        ]
+        client.stream(library, lines)
+
+        def built() -> bool:
+            index = client.http.get(f"/v1/libraries/{library}").json()["index"]
+            return bool(index["segments"]) and index["head_rows"] < 128
+
+        def check() -> None:
+            found = 0
+            for query in vectors[:40]:
+                wish = {"vector": query.tolist(), "k": 5}
+                exact = client.search(library, exact=True, **wish)["results"]
+                assert exact[0]["score"] == pytest.approx(1, abs=1e-6)
+                near = client.search(library, **wish)["results"]
+                scores = {hit["document_id"]: hit["score"] for hit in exact}
+                assert all(
+                    hit["score"] == scores.get(hit["document_id"], hit["score"]) for hit in near
+                )
+                found += len({hit["document_id"] for hit in near} & set(scores))
+            assert found >= 0.95 * 200
+
+        eventually(built, "segments to be built")
+        check()
+        server.stop()
+        server.start()
+        eventually(built, "the saved segments")
+        check()

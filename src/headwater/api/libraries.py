@@ -43,6 +43,7 @@ def library_routes(
             chunk_overlap=given.chunk_overlap,
             metadata=given.metadata,
             language=given.language,
+            quantization=given.quantization,
         )
         return wire.json_response(
             wire.library_json(library, log.store.log_id),

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from headwater.clock import rfc3339
-from headwater.model import Library, Metric, Written
+from headwater.model import Library, Metric, Quantization, Written
 from headwater.search.base import ViewStatus
 from headwater.search.language import DEFAULT_LANGUAGE
 from headwater.service.drafts import ChunkInput, DocumentInput
@@ -32,6 +32,7 @@ class NewLibrary(msgspec.Struct, forbid_unknown_fields=True):
     chunk_overlap: int | None = None
     metadata: dict[str, Any] = {}
     language: str = DEFAULT_LANGUAGE
+    quantization: Quantization = "none"
 
 
 class LibraryPatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,6 +66,7 @@ class LibraryJson(msgspec.Struct, omit_defaults=True):
     chunk_size: int
     chunk_overlap: int
     language: str
+    quantization: Quantization
     metadata: dict[str, Any]
     version: int
     documents: int
@@ -194,6 +196,7 @@ def library_json(library: Library, log_id: str) -> LibraryJson:
         chunk_size=library.chunk_size,
         chunk_overlap=library.chunk_overlap,
         language=library.language,
+        quantization=library.quantization,
         metadata=library.metadata,
         version=library.version,
         documents=library.documents,

@@ -66,6 +66,9 @@ def create(
     ] = None,
     chunk_size: Annotated[int | None, typer.Option(help="In characters.")] = None,
     chunk_overlap: Annotated[int | None, typer.Option(help="In characters.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="How vectors are kept in memory: none (float32) or int8.")
+    ] = None,
     language: Annotated[
         str | None, typer.Option(help="Whose words keyword search stems: en, de, …, or none.")
     ] = None,
@@ -83,6 +86,7 @@ def create(
         "chunk_size": chunk_size,
         "chunk_overlap": chunk_overlap,
         "language": language,
+        "quantization": quantization,
     }
     if metadata is not None:
         try:

@@ -43,6 +43,16 @@ class Loader:
     def folder_of(self, library_id: str) -> Path:
         return self._folder / library_id
 
+    def empty(self, library: Library) -> VectorIndex:
+        """An index for that library with nothing in it."""
+        return VectorIndex(
+            library.dimension, library.metric, self._settings, self._disk_of(library)
+        )
+
+    def _disk_of(self, library: Library) -> Path | None:
+        """Where the vectors of a quantised library lie."""
+        return self._folder / "vectors" if library.quantization == "int8" else None
+
     async def load(
         self, view: View, join: Callable[[View], Awaitable[None]], *, reason: str | None = None
     ) -> str | None:
@@ -87,6 +97,7 @@ class Loader:
                 log_id=self._log.store.log_id,
                 dimension=library.dimension,
                 metric=library.metric,
+                disk=self._disk_of(library),
             )
         )
         head = await self._log.store.read(lambda reader: reader.head())
@@ -99,8 +110,7 @@ class Loader:
         view.state = "rebuilding"
         view.reason = reason
         library = view.library
-        index = VectorIndex(library.dimension, library.metric, self._settings)
-        view.index = index
+        index = view.index = self.empty(library)
         async with self._log.store.snapshot() as held:
             after = 0
             while True:

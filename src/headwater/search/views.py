@@ -39,6 +39,7 @@ from headwater.search.index import VectorIndex
 from headwater.search.loader import Loader
 from headwater.search.page import DELETED, Step, marks, read_page
 from headwater.search.parts import Found
+from headwater.search.segment import row_bytes
 from headwater.search.sieve import Sieve
 from headwater.search.upkeep import Upkeep
 from headwater.search.view import View
@@ -178,7 +179,7 @@ class LocalViews(SearchEngine):
     async def warm(self, libraries: Sequence[Library]) -> None:
         for library in libraries:
             used = sum(view.index.memory_bytes for view in self._views.values())
-            needed = library.chunks * (library.dimension * 4 + 200)
+            needed = library.chunks * row_bytes(library.dimension, library.quantization == "int8")
             if used + needed > self._settings.memory_bytes:
                 continue
             view = self._open(library)
@@ -224,7 +225,7 @@ class LocalViews(SearchEngine):
         now = self._clock.monotonic()
         view = self._views.get(library.id)
         if view is None or view.state == "failed":
-            index = VectorIndex(library.dimension, library.metric, self._settings)
+            index = self._loader.empty(library)
             view = View(library, index, now)
             self._views[library.id] = view
             self._group.start_soon(self._load, view)

@@ -15,7 +15,7 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
 from headwater.errors import InvalidLibrary, LibraryNotFound
-from headwater.model import Committed, Library, Metric, Position
+from headwater.model import Committed, Library, Metric, Position, Quantization
 from headwater.search.language import DEFAULT_LANGUAGE, LANGUAGES
 from headwater.service.drafts import encode_metadata
 from headwater.settings import IngestSettings, LimitSettings
@@ -60,6 +60,7 @@ class Libraries:
         chunk_overlap: int | None = None,
         metadata: dict[str, Any] | None = None,
         language: str = DEFAULT_LANGUAGE,
+        quantization: Quantization = "none",
     ) -> Library:
         """Raises `InvalidLibrary`, `LibraryExists`, `EmbedderFailed`, `EmbedderUnavailable`."""
         _check_name(name)
@@ -96,6 +97,7 @@ class Libraries:
                 chunk_overlap=overlap,
                 metadata=metadata or {},
                 language=language,
+                quantization=quantization,
             )
         )
         return library

@@ -39,6 +39,7 @@ from headwater.model import (
     Metric,
     Passage,
     Position,
+    Quantization,
     Rows,
     Span,
     Vectors,
@@ -68,6 +69,7 @@ class CreateLibrary:
     chunk_overlap: int
     metadata: dict[str, Any] = field(default_factory=dict)
     language: str = "en"
+    quantization: Quantization = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ libraries = Table(
     Column("position", BigInteger, nullable=False),
     Column("pending", BigInteger, nullable=False),
     Column("language", Text, nullable=False),
+    Column("quantization", Text, nullable=False),
     Column("deleted_us", BigInteger),
     sqlite_autoincrement=True,
 )

@@ -75,6 +75,7 @@ def create_library(tx: Transaction, command: CreateLibrary) -> Library:
         chunk_overlap=command.chunk_overlap,
         metadata=command.metadata,
         language=command.language,
+        quantization=command.quantization,
         version=1,
         documents=0,
         chunks=0,

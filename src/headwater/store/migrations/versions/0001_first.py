@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("pending", sa.BigInteger, nullable=False),
         sa.Column("language", sa.Text, nullable=False),
+        sa.Column("quantization", sa.Text, nullable=False),
         sa.Column("deleted_us", sa.BigInteger),
         sqlite_autoincrement=True,
     )
