@@ -37,7 +37,7 @@ from headwater.feeds import Hub, OpenStreams
 from headwater.search import LocalViews
 from headwater.search.engines import Views
 from headwater.search.keyword_views import KeywordViews
-from headwater.search.metadata_views import MetadataViews
+from headwater.search.metadata_views import Kept, MetadataViews
 from headwater.service.deletion import Deletions
 from headwater.service.documents import Documents
 from headwater.service.embedding import DocumentEmbedding
@@ -93,7 +93,11 @@ class Parts:
             keeps=lambda: self.folder.keeps,
         )
         self.metadata = MetadataViews(
-            settings.search, self.log, clock, memory_bytes=settings.search.memory_bytes // 4
+            settings.search,
+            self.log,
+            clock,
+            memory_bytes=settings.search.memory_bytes // 4,
+            kept=Kept(settings.data / "metadata", lambda: self.folder.keeps),
         )
         self.views = Views(self.engine, (self.keyword, self.metadata))
         pool = Pool("work", 2)

@@ -87,8 +87,10 @@ def test_random_documents_filters_and_churn(
                 for row in own_rows:
                     held[row] = {**own, **laid.get(row, {})}
     assert index.count == len(held)
+    again = MetadataIndex.of(index.saved())
     for wanted in asked:
         agrees(index, held, wanted)
+        agrees(again, held, wanted)
 
 
 def ask(index: MetadataIndex, wanted: Any) -> list[int]:

@@ -20,9 +20,10 @@ from headwater.clock import SystemClock
 from headwater.errors import LibraryNotFound
 from headwater.filters import matches, parse
 from headwater.model import Library
-from headwater.search.metadata_views import MetadataViews
+from headwater.search.metadata_views import Kept, MetadataViews
 from headwater.settings import SearchSettings, StoreSettings
 from headwater.store.base import DeleteDocument, DeleteLibrary, PatchDocument, Reader
+from headwater.store.reader import SqliteReader
 from headwater.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,8 @@ async def opened(folder: Path) -> AsyncIterator[Views]:
     async with anyio.create_task_group() as outer:
         await outer.start(store.run)
         log.attach(store, await store.read(lambda reader: reader.head()))
-        views = MetadataViews(SearchSettings(), log, clock, memory_bytes=1 << 30)
+        kept = Kept(folder / "metadata", lambda: True)
+        views = MetadataViews(SearchSettings(), log, clock, memory_bytes=1 << 30, kept=kept)
         async with anyio.create_task_group() as inner:
             await inner.start(views.run)
             yield Views(store, views)
@@ -100,7 +102,7 @@ def random_draft(rng: random.Random) -> Any:
     return msgspec.structs.replace(made, chunks=chunks, body_hash=made.body_hash + own)
 
 
-async def test_random_writes_and_a_restart(tmp_path: Path) -> None:
+async def test_random_writes_and_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
     async with opened(tmp_path) as house:
         library = await house.store.write(create("books"))
@@ -131,10 +133,42 @@ async def test_random_writes_and_a_restart(tmp_path: Path) -> None:
             await house.agrees(library)
         await house.agrees(other)
         assert {status.state for status in house.views.status()} == {"ready"}
+    with monkeypatch.context() as deaf:
+        deaf.setattr(SqliteReader, "described", None)  # it is not read again
+        async with opened(tmp_path) as house:
+            assert not house.views.opened(library.id)
+            await house.store.write(put(library, *(random_draft(rng) for _ in range(9))))
+            await house.agrees(library)
+            assert house.views.opened(library.id)
+            await house.store.write(put(library, *(random_draft(rng) for _ in range(9))))
+            await house.agrees(library)
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "foreign", "empty"])
+async def test_a_damaged_file_is_not_used(tmp_path: Path, harm: str) -> None:
     async with opened(tmp_path) as house:
-        assert not house.views.opened(library.id)
+        library = await house.store.write(create("books"))
+        await house.store.write(put(library, draft("x", "a", "b"), draft("y", "c")))
         await house.agrees(library)
-        assert house.views.opened(library.id)
+    (file,) = (tmp_path / "metadata").iterdir()
+    content = file.read_bytes()
+    match harm:
+        case "cut":
+            file.write_bytes(content[:-5])
+        case "flip":
+            file.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
+        case "empty":
+            file.write_bytes(b"")
+    async with opened(tmp_path) as house:
+        if harm == "foreign":
+            await house.store.restore_identity()
+        await house.agrees(library)
+        (status,) = house.views.status()
+        assert status.reason is not None
+        await house.store.write(DeleteLibrary(library.number))
+        with pytest.raises(LibraryNotFound):
+            await house.views.select(library, parse({}))
+    assert list((tmp_path / "metadata").iterdir()) == []
 
 
 async def test_a_patch_of_metadata_alone_moves_its_rows(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from server.client import Client, Json
+from server.conftest import Serve
 
 YEARS: Json = {"year": {"$gte": 2020}}
 
@@ -238,3 +240,25 @@ def test_a_filtered_feed_hears_documents_that_meet_it(client: Client) -> None:
             writer.delete(library, "y2021")
         told = [(event["type"], event["data"]["document_id"]) for event in events.take(2)]
     assert told == [("document.added", "y2021"), ("document.deleted", "y2021")]
+
+
+# ── Searches ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_metadata_view_is_kept_over_a_restart(serve: Serve, tmp_path: Path) -> None:
+    wanted: Json = {"vector": [1, 25], "k": 100, "filter": YEARS}
+    server = serve()
+    with Client(server.url) as client:
+        library = fill(client)
+        before = client.search(library, **wanted)["results"]
+    assert {hit["document_id"] for hit in before} == meeting()
+    server.stop()
+    assert [file.stem for file in (tmp_path / "data" / "metadata").iterdir()] == [library]
+    server = serve()
+    with Client(server.url) as client:
+        assert client.search(library, **wanted)["results"] == before
+        client.http.patch(
+            f"/v1/libraries/{library}/documents/d25", json={"metadata": {"year": None}}
+        )
+        after = client.search(library, **wanted)["results"]
+    assert {hit["document_id"] for hit in after} == meeting() - {"d25"}

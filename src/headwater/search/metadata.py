@@ -22,7 +22,7 @@ from headwater.filters import And, Contains, Exists, Filter, In, Not, Or, Range,
 from headwater.filters.filter import Kind
 from headwater.model import Rows
 from headwater.search.metadata_column import Column
-from headwater.search.metadata_postings import Postings, bits_of, union
+from headwater.search.metadata_postings import Postings, SavedPostings, bits_of, union
 from headwater.search.metadata_selection import Selection, slots_of
 from headwater.search.metadata_table import Table
 
@@ -57,6 +57,21 @@ class Field:
             both = (*self.plain.of.items(), *self.elements.of.items())
             column = self.columns[kind] = Column(kind, both)
         return column
+
+
+class SavedField(msgspec.Struct, frozen=True):
+    path: str
+    plain: SavedPostings
+    elements: SavedPostings
+    present: bytes
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """An index as it can be written down. Columns are made again when a range asks."""
+
+    rows: bytes
+    alive: bytes
+    fields: list[SavedField]
 
 
 class MetadataIndex:
@@ -108,6 +123,31 @@ class MetadataIndex:
             self._alive -= bits_of(slots)
             self._selections.clear()
             self._purge()
+
+    def saved(self) -> Saved:
+        return Saved(
+            self._table.rows().tobytes(),
+            self._alive.serialize(),
+            [
+                SavedField(
+                    path, field.plain.saved(), field.elements.saved(), field.present.serialize()
+                )
+                for path, field in self._fields.items()
+            ],
+        )
+
+    @classmethod
+    def of(cls, saved: Saved) -> MetadataIndex:
+        """The index that was `saved`."""
+        made = cls()
+        made._table = Table(np.frombuffer(saved.rows, dtype=np.int64).copy())
+        made._alive = BitMap.deserialize(saved.alive)
+        for each in saved.fields:
+            field = made._fields[each.path] = Field()
+            field.plain = Postings.read(each.plain)
+            field.elements = Postings.read(each.elements)
+            field.present = BitMap.deserialize(each.present)
+        return made
 
     # ── Questions ───────────────────────────────────────────────────────────────────────────────
 

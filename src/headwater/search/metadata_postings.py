@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from headwater.filters import Key
+from headwater.filters import Flag, Key, key_of
 from headwater.search.metadata_selection import slots_of
 
 Posting: TypeAlias = int | BitMap
@@ -70,6 +71,14 @@ def _of_runs(runs: list[int]) -> BitMap:
     return bits
 
 
+class SavedPostings(msgspec.Struct, frozen=True):
+    """`runs` is int64, one per key, -1 where the next of `bitmaps` belongs."""
+
+    keys: list[Any]
+    runs: bytes
+    bitmaps: list[bytes]
+
+
 class Postings:
     """Slots by value. Only grows, until `renumber` takes the dead out."""
 
@@ -106,6 +115,28 @@ class Postings:
         """An estimate; `slots` is how many the index has."""
         bitmaps = min(2 * self._bitmap_slots, self._bitmaps * (slots // 8))
         return 200 + 90 * len(self.of) + self._key_bytes + 130 * self._bitmaps + bitmaps
+
+    def saved(self) -> SavedPostings:
+        runs = [posting if isinstance(posting, int) else -1 for posting in self.of.values()]
+        return SavedPostings(
+            [key.value if isinstance(key, Flag) else key for key in self.of],
+            np.array(runs, dtype=np.int64).tobytes(),
+            [posting.serialize() for posting in self.of.values() if not isinstance(posting, int)],
+        )
+
+    @classmethod
+    def read(cls, saved: SavedPostings) -> Postings:
+        made = cls()
+        bitmaps = iter(saved.bitmaps)
+        runs = np.frombuffer(saved.runs, dtype=np.int64).tolist()
+        for plain, run in zip(saved.keys, runs, strict=True):
+            key = key_of(plain)
+            if run < 0:
+                made._hold(key, BitMap.deserialize(next(bitmaps)))
+            else:
+                made.of[key] = run
+            made._key_bytes += len(key) + 50 if isinstance(key, str) else 28
+        return made
 
     def renumber(self, alive: BitMap, places: Slots) -> None:
         """Keep the `alive` slots only, as `places[slot]`; `places` counts the living before."""

@@ -1,18 +1,21 @@
 """Filters over the chunks of libraries, answered from views that follow the log.
 
 `service/search.py` asks which rows may be found. A library's view is made from the store when a
-filter is first used in it; an index of metadata is all in memory and nothing of it is kept on
-disk. It must never say more than the store does: see `follower.py` for how it keeps up.
+filter is first used in it, and kept in a file when the server stops. It must never say more than
+the store does: see `follower.py` for how it keeps up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio.abc
 import msgspec
+import structlog
 
 from headwater.changes.log import Log
 from headwater.clock import Clock
@@ -22,12 +25,16 @@ from headwater.search.follower import Follower
 from headwater.search.following import FollowerStatus, FollowingIndex
 from headwater.search.metadata import MetadataIndex
 from headwater.search.metadata_selection import Selection
+from headwater.search.metadata_snapshot import load, save
 from headwater.search.rowsets import spelled_out
 from headwater.settings import SearchSettings
 from headwater.store.base import Reader
 
 _PAGE_DOCUMENTS = 500
 """A page takes some 15 ms then, at six fields a document."""
+
+
+log_line = structlog.get_logger(__name__)
 
 
 class _Metadata(msgspec.Struct):
@@ -38,18 +45,42 @@ _decode_change = msgspec.json.Decoder(_Metadata).decode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where indexes are kept, and whether this process may write there."""
+
+    folder: Path
+    writes: Callable[[], bool]
+
+    def path(self, library_id: str) -> Path:
+        return self.folder / f"{library_id}.metadata"
+
+    def discard(self, library_id: str) -> None:
+        if self.writes():
+            self.path(library_id).unlink(missing_ok=True)
+
+
 class MetadataView(FollowingIndex):
     """One library's."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, kept: Kept | None, log_id: str) -> None:
+        self._library = library
         self._number = library.number
         self._index = MetadataIndex()
+        self._kept = kept
+        self._log_id = log_id
 
     def select(self, filter: Filter) -> Selection:
         return self._index.select(filter)
 
     def restore(self) -> Position | None:
-        return None
+        if self._kept is None:
+            return None
+        found = load(self._kept.path(self._library.id), self._log_id, self._library.id)
+        if found is None:
+            return None
+        self._index, position = found
+        return position
 
     def begin(self) -> None:
         self._index = MetadataIndex()
@@ -80,7 +111,17 @@ class MetadataView(FollowingIndex):
         pass
 
     def close(self, position: Position | None, *, spoilt: bool = False) -> None:
-        self._index = MetadataIndex()
+        index, self._index = self._index, MetadataIndex()
+        if self._kept is None or not self._kept.writes() or not (spoilt or position):
+            return
+        path = self._kept.path(self._library.id)
+        try:
+            if spoilt:
+                path.unlink(missing_ok=True)
+            elif position is not None:
+                save(path, self._log_id, self._library.id, position, index)
+        except OSError as error:
+            log_line.warning("metadata.not_kept", library=self._library.id, error=str(error))
 
     @property
     def rows(self) -> int:
@@ -92,13 +133,31 @@ class MetadataView(FollowingIndex):
 
 
 class MetadataViews:
-    """The views of all libraries in use. Loop only; the work is done on one lane."""
+    """The views of all libraries in use. Loop only; the work is done on one lane.
+
+    With `kept`, they are kept in files from one process to the next.
+    """
 
     def __init__(
-        self, settings: SearchSettings, log: Log, clock: Clock, *, memory_bytes: int
+        self,
+        settings: SearchSettings,
+        log: Log,
+        clock: Clock,
+        *,
+        memory_bytes: int,
+        kept: Kept | None = None,
     ) -> None:
+        def make(library: Library) -> MetadataView:
+            return MetadataView(library, kept, log.store.log_id)
+
         self._follower: Follower[MetadataView] = Follower(
-            "metadata", MetadataView, settings, log, clock, memory_bytes=memory_bytes
+            "metadata",
+            make,
+            settings,
+            log,
+            clock,
+            memory_bytes=memory_bytes,
+            discard=None if kept is None else kept.discard,
         )
 
     async def run(
