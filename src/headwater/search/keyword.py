@@ -286,7 +286,7 @@ class KeywordIndex(FollowingIndex):
         assert self._index is not None
         self._index.reload()
         self._searcher = self._index.searcher()
-        if self._commits % _WEIGH_EVERY == 0 and self._path is not None:
+        if self._commits % _WEIGH_EVERY <= 1 and self._path is not None:
             self._file_bytes = _bytes_in(self._path)
         self._commits += 1
 
