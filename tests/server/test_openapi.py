@@ -33,6 +33,7 @@ ROUTES = {
     ("post", "/v1/libraries/{library}/search"),
     ("post", "/v1/libraries/{library}/search/batch"),
     ("post", "/v1/libraries/{library}/search/stream"),
+    ("get", "/v1/embedders"),
     ("get", "/v1/events"),
     ("get", "/v1/events/stream"),
     ("get", "/v1/events/statistics"),
