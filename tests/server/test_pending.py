@@ -251,7 +251,7 @@ def test_pending_documents_survive_kills_and_are_embedded_once(
         server.kill()
         fake.start()
         # Killed with vectors in hand, once before any was written and once in the middle.
-        for failpoint in ("embedding.before_write", "embedding.before_write:3"):
+        for failpoint in ("embedding.before_write", "embedding.before_write:2"):
             server.failpoints = failpoint
             server.start(ready=False)
             server.wait_killed()

@@ -360,7 +360,9 @@ class DocumentEmbedding:
         wait = min(first * 2 ** min(rest.failures, 40), longest) * (1 + self._jitter()) / 2
         rest.failures += 1
         rest.retry_at = now + wait
-        rest.writes_until = now + min(wait, WRITES_REST_S)
+        # Not less than a write waits, or a stream would spend most of its time in waiting.
+        writes_wait = max(wait, self._settings.write_wait.total_seconds())
+        rest.writes_until = now + min(writes_wait, WRITES_REST_S)
 
     def _healed(self, library: Library) -> None:
         if self._rests.pop(library.id, None) is not None:
