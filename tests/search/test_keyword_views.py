@@ -178,7 +178,7 @@ async def test_a_filter_gives_the_best_of_those_that_pass(tmp_path: Path) -> Non
             for k in (1, 7, 10_000):
                 wanted = everything[keep][:k], scores[keep][:k]
                 for filter in ({"allowed": allowed}, {"selected": few}):
-                    rows, found, _ = await house.views.search(library, "w1 w2", k, **filter)  # type: ignore[arg-type]
+                    rows, found, _ = await house.views.search(library, "w1 w2", k, **filter)
                     assert rows.tolist() == wanted[0].tolist()
                     assert found.tolist() == pytest.approx(wanted[1].tolist(), rel=1e-6)
         assert await house.found(library, "w1", selected=np.empty(0, np.int64)) == []
