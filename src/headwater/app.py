@@ -125,6 +125,7 @@ class Parts:
             clock,
             settings.search,
             limits,
+            pool,
         )
         self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"

@@ -155,7 +155,7 @@ def test_a_hit_has_its_fields(client: Client, library: str) -> None:
         library, "a", {"title": "Tides", "text": "The moon pulls the sea.", "metadata": {"n": 1}}
     )
     client.put(library, "b", {"texts": ["Bread is flour and water."]})
-    body = client.search(library, "what moves the ocean?", k=2)
+    body = client.search(library, "what moves the ocean?", k=2, mode="vector")
     assert set(body) == {"results", "cursor", "took_ms"}
     first, second = body["results"]
     assert set(first) == HIT | {"start", "end"}
@@ -165,7 +165,9 @@ def test_a_hit_has_its_fields(client: Client, library: str) -> None:
     assert first["metadata"] == {"n": 1}
     assert (second["title"], second["metadata"]) == (None, {})
     assert first["score"] > second["score"]
-    with_more = client.search(library, "the moon", k=1, include=["vector", "distance"])
+    with_more = client.search(
+        library, "the moon", k=1, mode="vector", include=["vector", "distance"]
+    )
     (hit,) = with_more["results"]
     assert len(hit["vector"]) == 256
     assert np.linalg.norm(hit["vector"]) == pytest.approx(1, abs=1e-3)
@@ -270,11 +272,13 @@ def test_a_wrong_search_is_refused_in_all_its_forms(
             assert code(in_batch) == (status, error)
 
 
-def test_a_library_without_an_embedder_is_searched_by_vector(client: Client) -> None:
+def test_a_library_without_an_embedder_is_searched_by_vectors_and_words(client: Client) -> None:
     library = client.create_library(embedder="none", dimension=2)["id"]
-    response = client.http.post(at(library), json={"query": "words"})
-    assert code(response) == (422, "invalid_query")
     assert client.search(library, vector=[1, 0])["results"] == []
+    client.put(library, "a", {"chunks": [{"vector": [1, 0], "text": "some words"}]})
+    assert len(client.search(library, "words")["results"]) == 1
+    response = client.http.post(at(library), json={"query": "words", "mode": "vector"})
+    assert code(response) == (422, "invalid_query")
 
 
 def test_a_query_without_words_finds_without_failing(client: Client, library: str) -> None:

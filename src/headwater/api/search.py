@@ -208,6 +208,10 @@ def _hit(hit: Hit, query: SearchQuery) -> dict[str, Any]:
         shown["legs"] = {
             name: {"rank": rank, "score": score} for name, (rank, score) in hit.legs.items()
         }
+    if hit.highlights is not None:
+        marks, snippet = hit.highlights
+        shown["highlights"] = [{"start": mark.start, "end": mark.end} for mark in marks]
+        shown["snippet"] = {"start": snippet.start, "end": snippet.end}
     if "distance" in query.include:
         shown["distance"] = hit.distance
     return shown

@@ -26,8 +26,8 @@ class Explanation:
         self._last_s = now_s
         self._parts[name] = {**told, "took_ms": took_ms}
 
-    def filtered(self, passing: int, chunks: int) -> None:
-        self.lap("filter", passing=passing, chunks=chunks)
+    def filtered(self, passing: int) -> None:
+        self.lap("filter", passing=passing)
 
     def near(self, near: Neighbours) -> None:
         self.lap(

@@ -99,6 +99,8 @@ def check(query: Query, library: Library, limits: LimitSettings) -> Wish:
             "include",
             f"`include` knows {', '.join(sorted(INCLUDES))}, not {', '.join(sorted(unknown))}",
         )
+    if query.highlight and query.query is None:
+        raise _wrong("highlight", "only words can be highlighted; give a `query`")
     mode = _mode(query, library)
     _check_examples(query)
     if not 1 <= query.group_size <= LARGEST_GROUP:
@@ -130,7 +132,7 @@ def _mode(query: Query, library: Library) -> Mode:
     if query.mode is None:
         if query.query is None or query.score_threshold is not None or query.mmr is not None:
             return "vector"
-        return "vector"
+        return "keyword" if library.embedder == "none" else "hybrid"
     if query.mode != "vector" and query.query is None:
         raise _wrong("mode", f"mode {query.mode!r} needs a `query`, in words")
     if query.mode == "hybrid" and query.score_threshold is not None:

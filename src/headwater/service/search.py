@@ -10,7 +10,7 @@ can be.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -23,6 +23,7 @@ from headwater.embed import Embedders
 from headwater.errors import HeadwaterError, InvalidQuery, NotCaughtUp
 from headwater.model import Cursor, Library, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
+from headwater.search.highlight import Highlights, highlight
 from headwater.service import ranking
 from headwater.service.explain import Explanation
 from headwater.service.paging import PageToken
@@ -31,7 +32,7 @@ from headwater.service.ranking import Leg, Ranked
 from headwater.service.target import Target, Targets, unit_length
 from headwater.settings import LimitSettings, SearchSettings
 from headwater.store.base import Reader
-from headwater.threads import Lane
+from headwater.threads import Lane, Pool
 
 PAGE = 200
 """Passages fetched at once while a search is streamed."""
@@ -57,6 +58,7 @@ class Hit:
     distance: float | None
     passage: Passage
     legs: dict[str, tuple[int, float]] | None = None
+    highlights: Highlights | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Search:
         clock: Clock,
         settings: SearchSettings,
         limits: LimitSettings,
+        pool: Pool,
     ) -> None:
         self._log = log
         self._engine = engine
@@ -115,6 +118,7 @@ class Search:
         self._clock = clock
         self._settings = settings
         self._limits = limits
+        self._pool = pool
         self._passages: Lane[tuple[Sequence[int], bool], dict[int, Passage]] = Lane(
             "passages", self._fetch, max_batch=4
         )
@@ -421,6 +425,8 @@ class Search:
                 if "vector" in legs:
                     distance = _distance(legs["vector"][1], library)
             hits.append(Hit(first_rank + len(hits), score, distance, passage, legs))
+        if wish.query.highlight and wish.query.query is not None:
+            return await self._pool.call(_highlighted, hits, wish.query.query, library.language)
         return hits
 
     def _fetch(self, wanted: Sequence[tuple[Sequence[int], bool]]) -> list[dict[int, Passage]]:
@@ -434,6 +440,12 @@ class Search:
 
         found = self._query_store(query)
         return [{row: found[row] for row in part if row in found} for part, _ in wanted]
+
+
+def _highlighted(hits: Sequence[Hit], query: str, language: str) -> list[Hit]:
+    return [
+        replace(hit, highlights=highlight(hit.passage.text or "", query, language)) for hit in hits
+    ]
 
 
 def _above(leg: Leg, threshold: float | None) -> Leg:

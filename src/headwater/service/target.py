@@ -65,7 +65,7 @@ class Targets:
         if wish.filter is not None:
             target.allowed, target.position = await self._metadata.select(library, wish.filter)
             if explanation is not None:
-                explanation.filtered(target.allowed.count, library.chunks)
+                explanation.filtered(target.allowed.count)
         return target
 
     async def _example(self, library: Library, query: Query) -> tuple[Vectors, Rows]:
