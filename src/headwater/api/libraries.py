@@ -29,7 +29,9 @@ def library_routes(
         status_code=201,
         summary="Create a library",
         openapi_extra=openapi.body(wire.NewLibrary, EXAMPLE),
-        responses=openapi.answers({201: ("Created.", openapi.json(wire.LibraryJson))}, 409, 422),
+        responses=openapi.answers(
+            {201: ("Created.", openapi.json(wire.LibraryJson))}, 409, 422, 502, 503
+        ),
     )
     async def create(request: Request) -> Response:
         given = decode(await read_body(request, limits.body_bytes), wire.NewLibrary, InvalidLibrary)

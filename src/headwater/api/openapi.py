@@ -26,6 +26,7 @@ PROBLEMS = {
     415: "The content encoding is not understood.",
     422: "The request is not valid.",
     429: "Too much is waiting; retry.",
+    502: "The embedder refuses, or its answer is wrong.",
     503: "Not available now; retry.",
 }
 

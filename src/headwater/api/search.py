@@ -76,6 +76,7 @@ def search_routes(
             410,
             422,
             429,
+            502,
             503,
         ),
     )(one)
@@ -96,6 +97,7 @@ def search_routes(
             409,
             413,
             422,
+            502,
             503,
         ),
     )
@@ -128,7 +130,7 @@ def search_routes(
         ),
         openapi_extra=openapi.body(SearchQuery, EXAMPLE, required=False),
         responses=openapi.answers(
-            {200: ("Hits.", openapi.lines(STREAM))}, 400, 404, 409, 410, 422, 429, 503
+            {200: ("Hits.", openapi.lines(STREAM))}, 400, 404, 409, 410, 422, 429, 502, 503
         ),
     )
     async def stream(
