@@ -6,10 +6,10 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types imports wheel check bench soak clean
+.PHONY: help run test lint types imports wheel check bench bench-peers soak clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 run: $(VENV)/.installed ## install and serve on 127.0.0.1:8000, data in ./data
 	$(BIN)/headwater serve --data data $(ARGS)
@@ -35,11 +35,14 @@ check: lint types imports test wheel ## all of the above
 bench: $(VENV)/.benching ## measure; prints figures with machine and versions
 	$(BIN)/python -m bench $(ARGS)
 
+bench-peers: $(VENV)/.benching ## measure beside Chroma, pgvector and LanceDB
+	$(BIN)/python -m bench.peers $(ARGS)
+
 soak: $(VENV)/.testing ## the slow tests: longer crashes, a million lines
 	$(BIN)/python -m pytest tests -m soak $(ARGS)
 
 clean: ## remove what was installed and built
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) bench/peers/.venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,30 @@ from bench.connection import Connection
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 60.0
+SETTLED_SECONDS = 4
+"""So long a process must rest to count as settled; part of what `settle` returns."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def settle(pids: Sequence[int], *, at_most: float) -> float:
+    """Wait until the processes rest. Returns the seconds waited."""
+    started = time.perf_counter()
+    processes = [psutil.Process(pid) for pid in pids]
+    resting = 0
+    used = 0.0
+    while resting < SETTLED_SECONDS and time.perf_counter() - started < at_most:
+        now = sum(sum(process.cpu_times()[:2]) for process in processes)
+        resting = resting + 1 if now - used < 0.1 else 0
+        used = now
+        if resting < SETTLED_SECONDS:
+            time.sleep(1)
+    return time.perf_counter() - started
 
 
 class Server:
@@ -34,9 +59,7 @@ class Server:
         return self._process.pid
 
     def __enter__(self) -> Server:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         command = [sys.executable, "-m", "headwater", "serve", "--data", str(self.folder)]
         command += ["--port", str(self.port), "--log-level", "warning"]
         log = self.folder.parent / f"{self.folder.name}.log"
@@ -91,16 +114,7 @@ class Server:
 
     def settle(self, library: str, *, at_most: float = 180.0) -> float:
         """Wait until the server rests: index built, nothing to do. Returns the seconds waited."""
-        started = time.perf_counter()
-        process = psutil.Process(self.pid)
-        resting = 0
-        used = sum(process.cpu_times()[:2])
-        while resting < 4 and time.perf_counter() - started < at_most:
-            time.sleep(1)
-            now = sum(process.cpu_times()[:2])
-            resting = resting + 1 if now - used < 0.1 else 0
-            used = now
-        return time.perf_counter() - started
+        return settle([self.pid], at_most=at_most)
 
     def memory(self) -> dict[str, int]:
         """Resident bytes: all, and those that belong to no file."""
