@@ -35,7 +35,6 @@ from headwater.clock import Clock, SystemClock
 from headwater.embed import Embedders
 from headwater.feeds import Hub, OpenStreams
 from headwater.search import LocalViews
-from headwater.search.engines import Views
 from headwater.search.keyword_views import KeywordViews
 from headwater.search.metadata_views import Kept, MetadataViews
 from headwater.service.deletion import Deletions
@@ -99,7 +98,6 @@ class Parts:
             memory_bytes=settings.search.memory_bytes // 4,
             kept=Kept(settings.data / "metadata", lambda: self.folder.keeps),
         )
-        self.views = Views(self.engine, (self.keyword, self.metadata))
         pool = Pool("work", 2)
         limits = settings.limits
         self.hub = Hub(self.log, settings.feeds, clock, documents_of(lambda: self.log.store.log_id))
@@ -109,11 +107,11 @@ class Parts:
             self.log, self.folder, self.embedders, clock, settings.embed
         )
         self.documents = Documents(
-            self.log, self.views, self.embedders, self.embedding, clock, limits, pool
+            self.log, self.engine, self.embedders, self.embedding, clock, limits, pool
         )
-        self.deletions = Deletions(self.log, self.views)
+        self.deletions = Deletions(self.log, self.engine)
         self.ingest = Ingest(
-            self.log, self.views, self.documents, clock, settings.ingest, limits, pool, self.name
+            self.log, self.engine, self.documents, clock, settings.ingest, limits, pool, self.name
         )
         self.export = Export(self.log, self.hub, clock, settings.ingest, settings.store, pool)
         self.search = Search(

@@ -55,13 +55,13 @@ REFUSALS: list[tuple[str, str, bytes | None, int, str]] = [
     ("GET", "/v1/events?wait=nan", None, 422, "invalid_parameter"),
     ("GET", "/v1/events?types=job.*", None, 422, "invalid_query"),
     ("GET", "/v1/events?types=", None, 422, "invalid_query"),
-    ("GET", "/v1/events?filter=x", None, 422, "invalid_query"),
+    ("GET", "/v1/events?filter=x", None, 422, "invalid_filter"),
     ("GET", "/v1/events?include=x", None, 422, "invalid_query"),
     ("GET", "/v1/events?format=xml", None, 422, "invalid_parameter"),
     ("GET", "/v1/events?library_id=none", None, 404, "library_not_found"),
     ("GET", "/v1/events/stream?after=x", None, 400, "invalid_cursor"),
     ("GET", "/v1/events/stream?types=x", None, 422, "invalid_query"),
-    ("GET", f"{LIBRARY}/events/stream?filter=[]", None, 422, "invalid_query"),
+    ("GET", f"{LIBRARY}/events/stream?filter=[]", None, 422, "invalid_filter"),
     ("GET", "/v1/libraries/none/events/stream", None, 404, "library_not_found"),
 ]
 

@@ -538,7 +538,7 @@ def test_statistics_count_what_was_published_delivered_and_waits(serve: Serve) -
 def test_unknown_type_and_library_are_refused_before_the_stream_opens(client: Client) -> None:
     cases: list[tuple[Json, str]] = [
         ({"types": "document.exploded"}, "invalid_query"),
-        ({"filter": "[1]"}, "invalid_query"),
+        ({"filter": "[1]"}, "invalid_filter"),
         ({"library_id": "no such library"}, "library_not_found"),
         ({"include": "everything"}, "invalid_query"),
     ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from headwater.changes.log import Log
 from headwater.filters import Filter
 from headwater.model import Described, Document, Library, Position
-from headwater.search.engines import Views
+from headwater.search.base import SearchEngine
 from headwater.service.matching import SCANNED_DOCUMENTS, find, meets
 from headwater.store.base import DeleteDocuments, Reader
 
@@ -38,9 +38,9 @@ class Deletion:
 class Deletions:
     """Loop only."""
 
-    def __init__(self, log: Log, views: Views) -> None:
+    def __init__(self, log: Log, engine: SearchEngine) -> None:
         self._log = log
-        self._views = views
+        self._engine = engine
 
     async def matching(
         self,
@@ -79,7 +79,7 @@ class Deletions:
                     deleted += len(gone)
                     position = max([position, *gone])
         if searchable and deleted:
-            await self._views.caught_up(library.id, position)
+            await self._engine.caught_up(library.id, position)
         return Deletion(matched, deleted, position, next_row)
 
     async def named(
@@ -100,7 +100,7 @@ class Deletions:
             deleted += len(gone)
             position = max([position, *gone])
         if searchable and deleted:
-            await self._views.caught_up(library.id, position)
+            await self._engine.caught_up(library.id, position)
         return Deletion(deleted, deleted, position)
 
     async def _delete(

@@ -19,7 +19,7 @@ from headwater.embed import Embedders
 from headwater.errors import DocumentNotFound, HeadwaterError
 from headwater.filters import Filter
 from headwater.model import Chunk, Document, Library, Position, Written
-from headwater.search.engines import Views
+from headwater.search.base import SearchEngine
 from headwater.service.drafts import (
     DocumentInput,
     Prepared,
@@ -68,7 +68,7 @@ class Documents:
     def __init__(
         self,
         log: Log,
-        views: Views,
+        engine: SearchEngine,
         embedders: Embedders,
         embedding: DocumentEmbedding,
         clock: Clock,
@@ -76,7 +76,7 @@ class Documents:
         pool: Pool,
     ) -> None:
         self._log = log
-        self._views = views
+        self._engine = engine
         self._embedders = embedders
         self._embedding = embedding
         self._clock = clock
@@ -118,7 +118,7 @@ class Documents:
         if isinstance(written, Refusal):
             raise written.error
         if searchable:
-            await self._views.caught_up(library.id, written.position)
+            await self._engine.caught_up(library.id, written.position)
         return written
 
     async def put_batch(
@@ -132,7 +132,7 @@ class Documents:
         results = in_order(prepared, done)
         if searchable:
             positions = [result.position for result in done if isinstance(result, Written)]
-            await self._views.caught_up(library.id, max(positions, default=0))
+            await self._engine.caught_up(library.id, max(positions, default=0))
         return results
 
     async def command(
@@ -144,7 +144,7 @@ class Documents:
         view is opened first, so that it grows with the documents and the first search finds it
         there. Raises `EmbedderMismatch`.
         """
-        self._views.open(library)
+        self._engine.open(library)
         texts = texts_to_embed(prepared)
         missing: Missing | None = None
         embedded = np.empty((0, library.dimension), dtype=np.float32)
@@ -206,7 +206,7 @@ class Documents:
             PatchDocument(library.number, id, title, metadata, if_version)
         )
         if searchable:
-            await self._views.caught_up(library.id, written.position)
+            await self._engine.caught_up(library.id, written.position)
         return written
 
     async def delete(
@@ -222,7 +222,7 @@ class Documents:
             DeleteDocument(library.number, id, if_version)
         )
         if searchable:
-            await self._views.caught_up(library.id, position)
+            await self._engine.caught_up(library.id, position)
         return position
 
     async def get(self, library: Library, id: str, *, vectors: bool = False) -> FoundDocument:

@@ -23,7 +23,7 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, LineTooLong, TooManyLines
 from headwater.model import Library, Position, Written
-from headwater.search.engines import Views
+from headwater.search.base import SearchEngine
 from headwater.service.documents import Documents, in_order
 from headwater.service.drafts import Prepared, Refusal, prepare_all
 from headwater.service.lines import Line, LineSplitter
@@ -76,7 +76,7 @@ class Ingest:
     def __init__(
         self,
         log: Log,
-        views: Views,
+        engine: SearchEngine,
         documents: Documents,
         clock: Clock,
         settings: IngestSettings,
@@ -87,7 +87,7 @@ class Ingest:
         """`owner` names this process to the others on the store."""
         self.owner = owner
         self.log = log
-        self.views = views
+        self.engine = engine
         self.documents = documents
         self.clock = clock
         self.settings = settings
@@ -307,7 +307,7 @@ class _Stream:
         if not self.searchable:
             return False
         try:
-            await self.ingest.views.caught_up(self.library.id, self.position)
+            await self.ingest.engine.caught_up(self.library.id, self.position)
         except HeadwaterError:
             return False
         return True
