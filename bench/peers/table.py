@@ -102,7 +102,7 @@ def write(
         "",
         "## Who",
         "",
-        "| | version | spoken to by | durability | ingest | index | ",
+        "| | version | spoken to by | durability | ingest | index |",
         "|---|---|---|---|---|---|",
         *(
             f"| {each.name} | {each.version} | {each.spoken} | {each.durability} | {each.ingest} |"
@@ -114,7 +114,7 @@ def write(
         "",
         *(f"- {name.replace('_', ' ')}: {value}" for name, value in machine.items()),
     ]
-    (folder / "peers.md").write_text("\n".join(lines).replace(" | \n", " |\n") + "\n")
+    (folder / "peers.md").write_text("\n".join(lines) + "\n")
 
 
 _NOTES = (
@@ -122,7 +122,7 @@ _NOTES = (
     " Headwater runs as it is when nothing is set. Each peer got the cheapest setting of a list"
     " that finds at least as much (or the best of the list, when none does).",
     "- *Until searchable*: from the first byte sent until a query finds what was stored last."
-    " Headwater and pgvector compare everything that is not in a graph yet, so they are searchable"
+    " Headwater, pgvector and LanceDB compare everything that is not in a graph yet, so they are searchable"
     " first and fast later. *Until indexed*: until everything is in the index and the machine"
     " rests. Searches are measured after that.",
     "- Every answer has ids, texts and scores of ten hits. The client of Headwater and Chroma is"
@@ -130,7 +130,7 @@ _NOTES = (
     " send; that of pgvector is asyncpg. *Client* is the part of one core that it took while"
     " searching, which the contender did not have.",
     "- LanceDB has no server: there is no transport in its numbers, and no other process could"
-    " read along. A fair reading compares it with the others by what it leaves out.",
+    " read along.",
     "- pgvector had 2 GB of shared buffers and 1 GB for making the index, vectors stored in line"
     " (`PLAIN`), inner products (the vectors have unit length). Chroma's log level was `error`,"
     " because by default it writes several lines a request.",
