@@ -122,9 +122,9 @@ _NOTES = (
     " Headwater runs as it is when nothing is set. Each peer got the cheapest setting of a list"
     " that finds at least as much (or the best of the list, when none does).",
     "- *Until searchable*: from the first byte sent until a query finds what was stored last."
-    " Headwater, pgvector and LanceDB compare everything that is not in a graph yet, so they are searchable"
-    " first and fast later. *Until indexed*: until everything is in the index and the machine"
-    " rests. Searches are measured after that.",
+    " Headwater, pgvector and LanceDB compare everything that is not in an index yet, so they are"
+    " searchable first and fast later. *Until indexed*: until everything is in the index and"
+    " the machine rests. Searches are measured after that.",
     "- Every answer has ids, texts and scores of ten hits. The client of Headwater and Chroma is"
     " one and the same (raw HTTP on an event loop), with the requests Chroma's own client would"
     " send; that of pgvector is asyncpg. *Client* is the part of one core that it took while"
