@@ -23,6 +23,7 @@ lint: $(VENV)/.linting ## ruff
 
 types: $(VENV)/.linting ## strict types
 	$(BIN)/mypy
+	MYPYPATH=tests:tools $(BIN)/mypy --explicit-package-bases tests tools bench
 
 imports: $(VENV)/.linting ## the layers import downward only
 	$(BIN)/lint-imports

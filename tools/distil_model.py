@@ -99,7 +99,8 @@ def weigh(tokens: int, coefficient: float | None) -> NDArray[np.float64]:
 
 def quantise(table: NDArray[np.float64]) -> NDArray[np.int8]:
     """One scale for the whole table: pooling and normalising cancel it, so it need not be kept."""
-    return np.rint(table * (127 / np.abs(table).max())).astype(np.int8)
+    rounded: NDArray[np.float64] = np.rint(table * (127 / np.abs(table).max()))
+    return rounded.astype(np.int8)
 
 
 def distil(

@@ -138,7 +138,10 @@ def test_texts_of_strange_words_give_the_same_pieces(tokenizer: Tokenizer) -> No
 def test_threads_may_share_a_model(model: Bag) -> None:
     generator = np.random.default_rng(3)
     batches = [
-        [f"{generator.integers(1e6)} {' '.join(generator.choice(WORDS, 12))}" for _ in range(50)]
+        [
+            f"{generator.integers(1_000_000)} {' '.join(generator.choice(WORDS, 12))}"
+            for _ in range(50)
+        ]
         for _ in range(40)
     ]
     results: dict[int, np.ndarray] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from headwater.embed.bag import Bag
+from headwater.embed.base import Kind
 from headwater.embed.static import FOLDER, StaticEmbedder
 from headwater.errors import Refused, ShuttingDown
 from headwater.model import Vectors
@@ -55,7 +56,7 @@ async def test_concurrent_requests_get_their_own_vectors() -> None:
     results: dict[int, Vectors] = {}
 
     async def ask(index: int) -> None:
-        kind = "query" if index % 3 == 0 else "document"
+        kind: Kind = "query" if index % 3 == 0 else "document"
         results[index] = await embedder.embed(requests[index], kind)
 
     async with anyio.create_task_group() as group:

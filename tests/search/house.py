@@ -17,11 +17,11 @@ from store.backend import draft
 
 from headwater.changes.log import Log
 from headwater.clock import SystemClock
-from headwater.model import Change, Library, Metric, Vectors
+from headwater.model import Change, Library, Metric, Position, Vectors
 from headwater.search.base import Neighbours
 from headwater.search.views import LocalViews
 from headwater.settings import SearchSettings, StoreSettings
-from headwater.store.base import CreateLibrary, PutDocuments, Reader
+from headwater.store.base import CreateLibrary, LogPage, PutDocuments, Reader
 from headwater.store.sqlite import SqliteStore
 
 DIMENSION = 8
@@ -98,14 +98,16 @@ class House:
         page = await self.store.read(lambda reader: reader.log(reader.trimmed(), 10_000))
         return [msgspec.json.decode(change.data) for change in page.changes if change.type == type]
 
+    async def page(self, after: Position) -> LogPage:
+        """What there is of the log after `after`, up to a thousand changes."""
+        return await self.store.read(lambda reader: reader.log(max(after, reader.trimmed()), 1_000))
+
     async def hear(self, type: str) -> Change:
         """The first change of that type, as soon as it is there."""
         with anyio.fail_after(20):
             after = 0
             while True:
-                page = await self.store.read(
-                    lambda reader, after=after: reader.log(max(after, reader.trimmed()), 1_000)  # type: ignore[misc]
-                )
+                page = await self.page(after)
                 for change in page.changes:
                     if change.type == type:
                         return change

@@ -48,6 +48,9 @@ class Chosen:
     def count(self) -> int:
         return len(self._rows)
 
+    def rows(self) -> Rows:
+        return self._rows
+
     def mask(self, rows: Rows) -> NDArray[np.bool_]:
         return np.isin(rows, self._rows)
 

@@ -92,7 +92,7 @@ def test_text_is_searched_by_words_and_meaning(client: Client) -> None:
 
 def test_words_are_highlighted_where_they_stand(client: Client) -> None:
     library = filled(client)
-    wish = {"highlight": True, "mode": "keyword", "k": 3}
+    wish: Json = {"highlight": True, "mode": "keyword", "k": 3}
     for hit in client.search(library, "shining oceans", **wish)["results"]:
         marked = [hit["text"][mark["start"] : mark["end"]] for mark in hit["highlights"]]
         assert marked

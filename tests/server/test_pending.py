@@ -41,7 +41,7 @@ QUICK = {
     "embed__pending_backoff": 0.05,
     "embed__pending_backoff_max": 0.2,
 }
-EMBEDDER = {"embedder": "openai:fake", "dimension": 8}
+EMBEDDER: Json = {"embedder": "openai:fake", "dimension": 8}
 
 
 @pytest.fixture
@@ -400,7 +400,7 @@ def test_whatever_a_provider_does_all_is_embedded_rightly_in_the_end(
         bystander = client.create_library()["id"]
         fake.max_inputs = 20
         slow = Slow(0.7)
-        moods = [
+        moods: list[Step] = [
             refuse(429, retry_after="0"),
             refuse(500),
             refuse(401),

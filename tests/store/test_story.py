@@ -248,14 +248,14 @@ async def compare(opened: Opened, model: Model) -> None:
                 assert old == data
                 assert change.added.count == change.removed.count == data["num_chunks"]
             case _:
-                old = told[key].get(data["document_id"])
-                assert (change.type == "document.added") == (old is None)
-                assert data["version"] == (old["version"] + 1 if old else 1)
+                before = told[key].get(data["document_id"])
+                assert (change.type == "document.added") == (before is None)
+                assert data["version"] == (before["version"] + 1 if before else 1)
                 if data.pop("chunks_kept", False):
-                    assert old is not None
-                    assert data["num_chunks"] == old["num_chunks"]
-                elif old is not None:
-                    assert data.pop("previous_num_chunks") == old["num_chunks"]
+                    assert before is not None
+                    assert data["num_chunks"] == before["num_chunks"]
+                elif before is not None:
+                    assert data.pop("previous_num_chunks") == before["num_chunks"]
                 told[key][data["document_id"]] = data
         if change.type.startswith("document"):
             removed = range(change.removed.first, change.removed.first + change.removed.count)
