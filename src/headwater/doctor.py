@@ -23,6 +23,7 @@ from headwater.errors import HeadwaterError, Refused
 from headwater.model import Library, Rows, Vectors
 from headwater.search.base import Neighbours
 from headwater.search.keyword_views import KeywordViews
+from headwater.search.segment import row_bytes
 from headwater.settings import Settings
 from headwater.store import Reader
 from headwater.threads import Pool
@@ -32,6 +33,8 @@ RECALL_FLOOR = 0.9
 SAME_SCORE = 1e-6
 """Scores this near are one score: float32 keeps no more of a sum of products."""
 PAGE = 10_000
+OWN_BYTES = 200_000_000
+"""What a server takes with nothing loaded: the model, the libraries, the ring."""
 
 
 class Finding(NamedTuple):
@@ -68,15 +71,40 @@ async def _examine(settings: Settings) -> list[Finding]:
         keyword = KeywordViews(copies, settings.search, parts.log, clock, keeps=lambda: True)
         await stack.enter_async_context(started(keyword.run))
         after = 0
+        views: list[int] = []
         while page := await parts.libraries.page(after, 100):
             for library in page:
+                views.append(_view_bytes(library))
                 findings += await _library(parts, library)
                 if parts.keyword.kept(library.id):
                     kept = settings.data / "keyword" / library.id
                     await Pool("doctor", 1).call(_copy, kept, copies / library.id)
                     findings.append(await _words(parts, keyword, library))
             after = page[-1].number
+        findings.append(_memory(views, settings))
     return findings
+
+
+def _view_bytes(library: Library) -> int:
+    """What its vectors and graph take in memory."""
+    return library.chunks * row_bytes(library.dimension, library.quantization == "int8")
+
+
+def _memory(views: Sequence[int], settings: Settings) -> Finding:
+    """What a server of this folder will need; telling, not judging."""
+    total, largest = sum(views), max(views, default=0)
+    budget = settings.search.memory_bytes
+    megabyte = 1_000_000
+    detail = (
+        f"about {(total + OWN_BYTES) / megabyte:,.0f} MB with all vectors loaded, up to "
+        f"{(total + largest + OWN_BYTES) / megabyte:,.0f} MB while the largest graph is rebuilt"
+    )
+    if total > budget:
+        detail += (
+            f"; more than search.memory_bytes ({budget / megabyte:,.0f} MB): libraries are "
+            "unloaded and loaded again as they are used"
+        )
+    return Finding("memory", True, detail)
 
 
 async def _words(parts: Parts, keyword: KeywordViews, library: Library) -> Finding:
