@@ -261,7 +261,11 @@ def _write(path: Path, pieces: Iterable[Any]) -> File:
 
 
 def _write_graph(path: Path, graph: Any) -> File:
-    faiss.write_index(graph, str(path))
+    try:
+        faiss.write_index(graph, str(path))
+    except RuntimeError as error:
+        # What FAISS makes of a full or broken disk.
+        raise OSError(f"{path.name} cannot be written: {error}") from error
     size, checksum = _measure(path, sync=True)
     return File(path.name, size, checksum)
 

@@ -203,7 +203,7 @@ class Upkeep:
         except Abandoned:
             index.drop()
             return
-        except (RuntimeError, MemoryError) as error:
+        except (OSError, RuntimeError, MemoryError) as error:
             # The rows stay in heads, searched exactly; tried again after the next change.
             index.drop()
             view.settled = True
