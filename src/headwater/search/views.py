@@ -40,7 +40,7 @@ from headwater.search.loader import Loader
 from headwater.search.page import DELETED, Step, marks, read_page
 from headwater.search.parts import Found
 from headwater.search.segment import row_bytes
-from headwater.search.sieve import Sieve
+from headwater.search.sieve import Bitmaps, Sieve
 from headwater.search.upkeep import Upkeep
 from headwater.search.view import View
 from headwater.settings import SearchSettings
@@ -88,7 +88,7 @@ class LocalViews(SearchEngine):
         self._views: dict[str, View] = {}
         self._suspect: dict[str, str] = {}
         """Libraries whose view failed: their snapshot is not to be used, and why."""
-        self._sieves: WeakKeyDictionary[Allowed, Sieve] = WeakKeyDictionary()
+        self._bitmaps: WeakKeyDictionary[Allowed, Bitmaps] = WeakKeyDictionary()
         self._applied = Bell()
         self._turn = anyio.Lock(fast_acquire=True)
         self._loader = Loader(folder, settings, log, clock)
@@ -157,9 +157,7 @@ class LocalViews(SearchEngine):
         lane = self._lanes[self._next_lane]
         sieve = None
         if allowed is not None:
-            sieve = self._sieves.get(allowed)
-            if sieve is None:
-                sieve = self._sieves[allowed] = Sieve(allowed)
+            sieve = Sieve(allowed, self._bitmaps.setdefault(allowed, WeakKeyDictionary()))
         found = await lane.submit(_Ask(view.index, queries, k, exact, sieve))
         return [Neighbours(one.rows, one.scores, position, one.exact, one.steps) for one in found]
 
@@ -393,7 +391,8 @@ def _answer(asks: Sequence[_Ask]) -> list[list[Found] | BaseException]:
     """One search per index, mode and filter, however many asked. Runs on a lane."""
     groups: defaultdict[tuple[int, bool, int], list[int]] = defaultdict(list)
     for number, ask in enumerate(asks):
-        groups[id(ask.index), ask.exact, id(ask.sieve)].append(number)
+        allowed = None if ask.sieve is None else ask.sieve.allowed
+        groups[id(ask.index), ask.exact, id(allowed)].append(number)
     answers: list[list[Found] | BaseException] = [[] for _ in asks]
     for members in groups.values():
         first = asks[members[0]]

@@ -231,8 +231,7 @@ class Search:
         if page is not None:
             depth += page.shown
         if wish.mode == "hybrid":
-            # Fixed for all pages: fused ranks depend on how deep the legs look.
-            depth = page.depth if page is not None else max(_LEG_DEPTH, 2 * depth)
+            depth = _leg_depth(wish)
         while True:
             depth = min(depth, most)
             found = await self._legs(library, wish, target, depth, explanation)
@@ -262,9 +261,13 @@ class Search:
         async def near() -> None:
             found["vector"] = await self._near(library, wish, target, depth, explanation)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(near)
-            found["keyword"] = await self._words(library, wish, target, depth, explanation)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(near)
+                found["keyword"] = await self._words(library, wish, target, depth, explanation)
+        except ExceptionGroup as group:
+            # One leg's error has ended the other: it is the search's own.
+            raise group.exceptions[0] from group
         vector, keyword = found["vector"], found["keyword"]
         weights = wish.query.weights or Weights()
         fused = ranking.fused(
@@ -358,9 +361,7 @@ class Search:
         return answer, len(hits) == len(shown)
 
     def _next(self, wish: Wish, shown: Ranked, reach: int) -> str:
-        depth = 0
-        if wish.mode == "hybrid":
-            depth = wish.page.depth if wish.page else max(_LEG_DEPTH, 2 * wish.k)
+        depth = _leg_depth(wish) if wish.mode == "hybrid" else 0
         return str(
             PageToken(fingerprint(wish), float(shown.scores[-1]), int(shown.rows[-1]), reach, depth)
         )
@@ -446,6 +447,13 @@ def _highlighted(hits: Sequence[Hit], query: str, language: str) -> list[Hit]:
     return [
         replace(hit, highlights=highlight(hit.passage.text or "", query, language)) for hit in hits
     ]
+
+
+def _leg_depth(wish: Wish) -> int:
+    """The same for all pages of a hybrid search: fused ranks depend on how deep the legs look."""
+    if wish.page is not None:
+        return max(_LEG_DEPTH, wish.page.depth)
+    return max(_LEG_DEPTH, 2 * (wish.k + 1))
 
 
 def _above(leg: Leg, threshold: float | None) -> Leg:

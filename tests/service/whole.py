@@ -1,0 +1,61 @@
+"""All parts of a server in this process, over a real store, without HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from headwater.app import Parts
+from headwater.clock import SystemClock
+from headwater.model import Library
+from headwater.search.base import KeywordEngine, MetadataEngine
+from headwater.service.drafts import ChunkInput, DocumentInput
+from headwater.service.search import Search
+from headwater.settings import SearchSettings, Settings
+from headwater.threads import Pool
+
+
+@asynccontextmanager
+async def whole(folder: Path, **search: Any) -> AsyncIterator[Parts]:
+    settings = Settings(data=folder, search=SearchSettings(**search))
+    parts = Parts(settings, SystemClock())
+    try:
+        async with parts.running():
+            yield parts
+    finally:
+        parts.folder.release()
+
+
+async def put(
+    parts: Parts,
+    library: Library,
+    id: str,
+    chunks: Sequence[tuple[str | None, Sequence[float] | None]] = (),
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """A document of these chunks: text, vector."""
+    given = [ChunkInput(text, None if vector is None else list(vector)) for text, vector in chunks]
+    document = DocumentInput(id=id, chunks=given, metadata=metadata)
+    await parts.documents.put(library, document, size_bytes=0)
+
+
+def search_of(
+    parts: Parts,
+    *,
+    keyword: KeywordEngine | None = None,
+    metadata: MetadataEngine | None = None,
+) -> Search:
+    """A search of its own, with stand-ins for some views; to be run."""
+    return Search(
+        parts.log,
+        parts.engine,
+        keyword or parts.keyword,
+        metadata or parts.metadata,
+        parts.embedders,
+        SystemClock(),
+        parts.settings.search,
+        parts.settings.limits,
+        Pool("work", 1),
+    )
