@@ -38,9 +38,12 @@ def highlight(
     Without any the snippet is the beginning.
     """
     there = words(text, language)
+    starts: dict[str, list[int]] = {}
+    for at, word in enumerate(there):
+        starts.setdefault(word.text, []).append(at)
     found: dict[int, int] = {}
     for number, clause in enumerate(_wanted(query, language)):
-        for place in _places(there, clause):
+        for place in _places(there, starts.get(clause.words[0].text, ()), clause):
             for at in range(place, place + len(clause.words)):
                 found.setdefault(at, number)
     places = sorted(found)
@@ -50,17 +53,18 @@ def highlight(
 
 @lru_cache(64)
 def _wanted(query: str, language: str) -> tuple[Clause, ...]:
-    return tuple(clause for clause in clauses(query, language) if clause.sign != "-")
+    wanted = {clause.key: clause for clause in clauses(query, language)}
+    return tuple(clause for clause in wanted.values() if clause.sign != "-")
 
 
-def _places(there: Sequence[Word], clause: Clause) -> list[int]:
-    """Where in `there` the clause begins."""
+def _places(there: Sequence[Word], starts: Sequence[int], clause: Clause) -> list[int]:
+    """Which of `starts`, where its first word is in `there`, begin the whole clause."""
     wanted = clause.words
     first = wanted[0]
     return [
         at
-        for at in range(len(there) - len(wanted) + 1)
-        if there[at].text == first.text
+        for at in starts
+        if at + len(wanted) <= len(there)
         and all(
             there[at + i].text == word.text
             and there[at + i].position - there[at].position == word.position - first.position

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -346,9 +347,15 @@ class KeywordIndex(FollowingIndex):
 def composed(wanted: Sequence[Clause]) -> Query | None:
     """The clauses as one query; None when nothing could be found with them."""
     parts: list[tuple[Occur, Query]] = []
-    for clause in wanted:
-        both = [(Occur.Should, _in_field(clause, "text"))]
-        both.append((Occur.Should, Query.boost_query(_in_field(clause, "title"), TITLE_WEIGHT)))
+    # What is said several times counts as often, and is looked up once.
+    times = Counter(clause.key for clause in wanted)
+    for clause in {clause.key: clause for clause in wanted}.values():
+        said = times[clause.key]
+        text, title = _in_field(clause, "text"), _in_field(clause, "title")
+        both = [
+            (Occur.Should, text if said == 1 else Query.boost_query(text, said)),
+            (Occur.Should, Query.boost_query(title, TITLE_WEIGHT * said)),
+        ]
         if clause.sign == "":
             parts += both
         else:

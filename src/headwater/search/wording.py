@@ -24,6 +24,9 @@ Sign = Literal["", "+", "-"]
 _MOST_CLAUSES = 1_024
 """Further words of a query are passed over: a pasted page would be a thousand searches."""
 
+_MOST_WORDS = 32
+"""Of one phrase; the further ones are passed over: following `the the the …` takes seconds."""
+
 _PIECE = re.compile(
     r"(?:(?<!\S)(?P<sign>[+-]))?[\"“”](?P<phrase>[^\"“”]*)[\"“”]|(?P<word>[^\s\"“”]+)"
 )
@@ -38,6 +41,12 @@ class Clause:
     sign: Sign
     words: tuple[Word, ...]
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for clauses that mean the same, wherever in the query they stand."""
+        first = self.words[0].position
+        return self.sign, *((word.position - first, word.text) for word in self.words)
+
 
 def clauses(query: str, language: str) -> list[Clause]:
     """The query's clauses, in order; empty when there is no word in it."""
@@ -49,7 +58,7 @@ def _clauses(query: str, language: str) -> Iterator[Clause]:
         if match["phrase"] is not None:
             cut = words(match["phrase"], language)
             if cut:
-                yield Clause(_sign(match["sign"]), tuple(cut))
+                yield Clause(_sign(match["sign"]), tuple(cut[:_MOST_WORDS]))
             continue
         text: str = match["word"]
         sign = _sign(text[0] if _starts_a_word(query, match.start()) else None)
@@ -65,7 +74,7 @@ def _joined(text: str, cut: Sequence[Word]) -> Iterator[tuple[Word, ...]]:
             before, word = cut[number - 1], cut[number]
             if word.start - before.end == 1 and text[before.end] in _JOINTS:
                 continue
-        yield tuple(cut[first:number])
+        yield tuple(cut[first : min(number, first + _MOST_WORDS)])
         first = number
 
 
