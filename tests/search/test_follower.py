@@ -78,15 +78,13 @@ class Rows(FollowingIndex):
 
 @asynccontextmanager
 async def follower(
-    house: KeywordHouse, made: list[Rows], *, memory_bytes: int = 10**6, max_wait: float = 10
+    house: KeywordHouse, made: list[Rows], *, memory_bytes: int = 10**6
 ) -> AsyncIterator[Follower[Rows]]:
     def make(library: Library) -> Rows:
         made.append(Rows(library))
         return made[-1]
 
-    settings = SearchSettings(
-        snapshot_every=timedelta(milliseconds=20), max_wait=timedelta(seconds=max_wait)
-    )
+    settings = SearchSettings(snapshot_every=timedelta(milliseconds=20))
     one = Follower("rows", make, settings, house.log, SystemClock(), memory_bytes=memory_bytes)
     async with anyio.create_task_group() as group:
         await group.start(one.run)
@@ -175,27 +173,30 @@ async def test_the_index_used_longest_ago_goes_first(tmp_path: Path) -> None:
         for library in libraries:
             await house.put(library, "a", "one")
             await agrees(house, one, library)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while len(one.status()) > 2:  # noqa: ASYNC110 - it looks every 20 ms
                 await anyio.sleep(0.005)
         assert [status.library_id for status in one.status()] == [one.id for one in libraries[2:]]
         await agrees(house, one, libraries[0])
 
 
-async def test_a_question_waits_only_so_long(tmp_path: Path) -> None:
+async def test_a_question_waits_only_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[Rows] = []
-    async with (
-        keyword_house(tmp_path) as house,
-        follower(house, made, max_wait=0.05) as one,
-    ):
+    async with keyword_house(tmp_path) as house, follower(house, made) as one:
         library = await house.library()
         await agrees(house, one, library)
+        # So short a wait only where it is to be in vain.
+        hasty = one._settings.model_copy(update={"max_wait": timedelta(milliseconds=50)})
         async with one._turn:
             position = await house.put(library, "a", "one")
-            with pytest.raises(NotCaughtUp):
-                await one.ask(library, shown)
-            with pytest.raises(NotCaughtUp):
-                await one.caught_up(library.id, position)
+            with monkeypatch.context() as patch:
+                patch.setattr(one, "_settings", hasty)
+                with pytest.raises(NotCaughtUp):
+                    await one.ask(library, shown)
+                with pytest.raises(NotCaughtUp):
+                    await one.caught_up(library.id, position)
         await one.caught_up(library.id, position)
         await agrees(house, one, library)
 
@@ -208,6 +209,6 @@ async def test_a_library_deleted_while_it_is_made_leaves_nothing(tmp_path: Path)
         one.open(library)
         await anyio.lowlevel.checkpoint()
         await house.store.write(DeleteLibrary(library.number))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while one.status() or not made[0].closed:  # noqa: ASYNC110 - another thread's work
                 await anyio.sleep(0.005)
