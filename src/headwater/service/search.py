@@ -37,8 +37,9 @@ from headwater.threads import Lane, Pool
 PAGE = 200
 """Passages fetched at once while a search is streamed."""
 
-_LEG_DEPTH = 100
-"""Candidates each leg of a hybrid search gives at least."""
+_LEG_DEPTH = 50
+"""Candidates each leg of a hybrid search gives at least. What stands lower in one list and not in
+the other does not reach the first ten; from 100 to 50 took a third off the legs' time."""
 
 _ATTEMPTS = 3
 _BATCH_AT_ONCE = 4
