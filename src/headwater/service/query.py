@@ -7,6 +7,7 @@ at any data, is found here.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -175,7 +176,6 @@ def _mmr(query: Query) -> Mmr | None:
 def _fingerprint(query: Query, mode: Mode) -> str:
     shaping = (
         query.query,
-        query.vector,
         query.like,
         query.unlike,
         mode,
@@ -184,7 +184,10 @@ def _fingerprint(query: Query, mode: Mode) -> str:
         query.weights,
         query.exact,
     )
-    return hashlib.blake2b(msgspec.json.encode(shaping), digest_size=6).hexdigest()
+    made = hashlib.blake2b(msgspec.json.encode(shaping), digest_size=6)
+    if query.vector is not None:
+        made.update(array("d", query.vector).tobytes())
+    return made.hexdigest()
 
 
 def _wrong(parameter: str, detail: str) -> InvalidQuery:
