@@ -332,9 +332,9 @@ def test_a_stream_ends_before_a_provider_that_takes_minutes_has_answered(
     fake: FakeProvider, serve: Serve
 ) -> None:
     server = serve(embed__openai_base_url=fake.url, embed__write_wait=1, **QUICK)
-    fake.every_step = slow = Slow(None)
     with Client(server.url) as client:
         library = client.create_library(**EMBEDDER)["id"]
+        fake.every_step = slow = Slow(None)
         try:
             *_, summary = client.stream(
                 library, [{"id": f"d{n}", "text": f"text {n}"} for n in range(2_000)]
