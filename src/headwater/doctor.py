@@ -8,7 +8,7 @@ full.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ import numpy as np
 
 from headwater.app import Parts, started
 from headwater.clock import SystemClock
-from headwater.errors import HeadwaterError, Refused
+from headwater.errors import HeadwaterError, LibraryNotFound, Refused
 from headwater.model import Library, Rows, Vectors
 from headwater.search.base import Neighbours
 from headwater.search.keyword_views import KeywordViews
@@ -79,7 +79,7 @@ async def _examine(settings: Settings) -> list[Finding]:
                 if parts.keyword.kept(library.id):
                     kept = settings.data / "keyword" / library.id
                     await Pool("doctor", 1).call(_copy, kept, copies / library.id)
-                    findings.append(await _words(parts, keyword, library))
+                    findings += await _words(parts, keyword, library)
             after = page[-1].number
         findings.append(_memory(views, settings))
     return findings
@@ -107,17 +107,25 @@ def _memory(views: Sequence[int], settings: Settings) -> Finding:
     return Finding("memory", True, detail)
 
 
-async def _words(parts: Parts, keyword: KeywordViews, library: Library) -> Finding:
+async def _words(parts: Parts, keyword: KeywordViews, library: Library) -> list[Finding]:
     """The keyword index with the store."""
     name = f"{library.name}: keyword"
+
+    async def viewed() -> Rows:
+        return await keyword.rows(library)
+
+    def stored(reader: Reader) -> Rows:
+        return _text_rows(reader, library)
+
     try:
-        viewed = await keyword.rows(library)
+        told = await _compared(parts, stored, viewed, "index")
+    except LibraryNotFound:
+        return []  # deleted meanwhile
     except HeadwaterError as error:
-        return Finding(name, False, error.detail)
-    stored = await parts.store.read(lambda reader: _text_rows(reader, library))
-    (reason,) = (one.reason for one in keyword.status() if one.library_id == library.id)
-    told = _compared(stored, viewed, "index")
-    return Finding(name, told.ok, told.detail + (f"; made anew: {reason}" if reason else ""))
+        return [Finding(name, False, error.detail)]
+    reasons = [one.reason for one in keyword.status() if one.library_id == library.id]
+    anew = f"; made anew: {reasons[0]}" if any(reasons) else ""
+    return [Finding(name, told.ok, told.detail + anew)]
 
 
 def _copy(kept: Path, copy: Path) -> None:
@@ -133,12 +141,22 @@ async def _library(parts: Parts, library: Library) -> list[Finding]:
         findings.append(Finding(f"{library.name}: embedder", True, library.embedder_identity))
     except HeadwaterError as error:
         findings.append(Finding(f"{library.name}: embedder", False, error.detail))
+    sample: Vectors = np.empty((0, library.dimension), np.float32)
+
+    async def viewed() -> Rows:
+        return await parts.engine.rows(library)
+
+    def stored(reader: Reader) -> Rows:
+        nonlocal sample
+        rows, sample = _stored(reader, library)
+        return rows
+
     try:
-        viewed = await parts.engine.rows(library)
+        told = await _compared(parts, stored, viewed, "view")
+    except LibraryNotFound:
+        return []  # deleted meanwhile
     except HeadwaterError as error:
         return [*findings, Finding(f"{library.name}: view", False, error.detail)]
-    stored, sample = await parts.store.read(lambda reader: _stored(reader, library))
-    told = _compared(stored, viewed, "view")
     findings.append(Finding(f"{library.name}: view", told.ok, told.detail))
     if len(sample):
         k = [10] * len(sample)
@@ -160,12 +178,34 @@ class _Compared(NamedTuple):
     detail: str
 
 
-def _compared(stored: Rows, viewed: Rows, where: str) -> _Compared:
-    lost, extra = len(np.setdiff1d(stored, viewed)), len(np.setdiff1d(viewed, stored))
+async def _compared(
+    parts: Parts,
+    stored: Callable[[Reader], Rows],
+    viewed: Callable[[], Awaitable[Rows]],
+    where: str,
+) -> _Compared:
+    """The rows of the store with those of a view, while a server may be writing.
+
+    The view is asked between two looks at the store. What was there both times must be in it, and
+    what was there neither time must not; rows only rise, so that one above the first look's may
+    have come and gone in between.
+    """
+    before, head = await parts.store.read(lambda reader: (stored(reader), reader.head()))
+    parts.log.hear(head)
+    view = await viewed()
+    after, wrote = before, False
+    if not np.array_equal(before, view):
+        after, later = await parts.store.read(lambda reader: (stored(reader), reader.head()))
+        wrote = later > head
+    lost = len(np.setdiff1d(np.intersect1d(before, after), view))
+    extra = np.setdiff1d(view, np.union1d(before, after))
+    if wrote:
+        extra = extra[extra <= (before[-1] if len(before) else 0)]
+    many = len(extra)
     return _Compared(
-        not lost and not extra,
-        f"{len(stored)} chunks in the store, {len(viewed)} in the {where}"
-        + (f", {lost} missing and {extra} too many" if lost or extra else ""),
+        not lost and not many,
+        f"{len(after)} chunks in the store, {len(view)} in the {where}"
+        + (f", {lost} missing and {many} too many" if lost or many else ""),
     )
 
 
