@@ -12,6 +12,7 @@ from search.house import DIMENSION, house, names, vectors
 from headwater.clock import SystemClock
 from headwater.model import Library
 from headwater.search import snapshot
+from headwater.search.segment import faiss
 from headwater.store.base import CreateLibrary
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +58,7 @@ async def test_graph_that_cannot_be_written_is_tried_again(
     async with house(tmp_path) as home:
         library = await home.library()
         with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
-            patched.setattr(snapshot.faiss, "write_index", full)
+            patched.setattr(faiss, "write_index", full)
             await home.put(library, names(100), vectors(1, 100))
             await home.agrees(library)
             await until_logged(logs, "view.save_failed")
