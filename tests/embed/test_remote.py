@@ -255,6 +255,23 @@ async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(
     assert caught.value.fields["retry_after_s"] >= 3600
 
 
+async def test_a_day_of_retry_after_refuses_at_once_and_is_not_believed_for_long(
+    fake: FakeProvider, make: Make
+) -> None:
+    fake.script.append(refuse(429, retry_after="86400"))
+    clock = Skipping()
+    async with running(make(clock=clock)) as embedder:
+        with pytest.raises(EmbedderUnavailable, match="limits the rate"):
+            await embedder.embed(["a"])
+        with anyio.fail_after(5):  # well below what a query may take
+            with pytest.raises(EmbedderUnavailable, match="left alone") as caught:
+                await embedder.embed(["b"], "query")
+        assert 0 < caught.value.fields["retry_after_s"] <= 60
+        assert len(fake.calls) == 1
+        clock.ahead += 61
+        assert is_right(await embedder.embed(["b"], "query"), ["b"])
+
+
 async def test_a_provider_that_dies_and_comes_back(fake: FakeProvider, make: Make) -> None:
     async with running(make(breaker_failures=3, retries=1)) as embedder:
         assert is_right(await embedder.embed(texts(3)), texts(3))

@@ -13,6 +13,9 @@ import anyio
 _BURST_S = 3.0
 """A full bucket holds this many seconds of the rate: 5 % over the rate in the worst minute."""
 _LOOK_AGAIN_S = 0.02
+_LONGEST_PAUSE_S = 60.0
+"""However long a provider asks for (a day, when a quota is used up), a call looks again by then:
+the quota may have been raised, or the answer have been a mistake."""
 
 
 class Bucket:
@@ -56,8 +59,14 @@ class Pace:
         self._turns = {True: anyio.Lock(), False: anyio.Lock()}
 
     def pause(self, seconds: float) -> None:
-        """Let nothing through for that long: the provider has said so."""
-        self._paused_until = max(self._paused_until, self._monotonic() + seconds)
+        """Let nothing through for that long, within bounds: the provider has said so."""
+        until = self._monotonic() + min(seconds, _LONGEST_PAUSE_S)
+        self._paused_until = max(self._paused_until, until)
+
+    @property
+    def paused_s(self) -> float:
+        """How long nothing is let through from now on, in seconds."""
+        return max(0.0, self._paused_until - self._monotonic())
 
     async def take(self, inputs: int, tokens: int, *, urgent: bool) -> None:
         """Return when a call of that size may be made; it is then counted."""

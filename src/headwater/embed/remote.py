@@ -276,6 +276,13 @@ class RemoteEmbedder(Embedder):
         tokens = sum(map(len, texts)) // 4
         # A deadline moves on when other calls answer other parts of its request.
         while (left_s := self._left_s(pieces)) > 0:
+            if (paused_s := self._pace.paused_s) >= left_s:
+                self._usage.went_wrong("pace")
+                raise EmbedderUnavailable(
+                    f"{self._provider.host} has asked to be left alone for a while; try again in "
+                    f"{paused_s:.0f} seconds",
+                    retry_after_s=round(paused_s, 3),
+                )
             with anyio.move_on_after(left_s):
                 await self._pace.take(len(texts), tokens, urgent=kind == "query")
                 return
