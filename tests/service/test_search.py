@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 from pathlib import Path
 from typing import Any, cast
@@ -10,8 +11,11 @@ from weakref import WeakSet
 import anyio
 import pytest
 from service.whole import put, search_of, whole
+from store.backend import DIMENSION, draft, put_pending
 
-from headwater.errors import NotCaughtUp
+from headwater.app import Parts
+from headwater.embed import Embedders
+from headwater.errors import EmbedderUnavailable, InvalidQuery, NotCaughtUp
 from headwater.filters import Filter
 from headwater.model import Library, Position
 from headwater.search.base import KeywordEngine, MetadataEngine
@@ -70,3 +74,107 @@ async def test_selections_are_let_go_of(tmp_path: Path) -> None:
         gc.collect()
         assert len(watched.alive) <= 2
         tasks.cancel_scope.cancel()
+
+
+class Overtaken:
+    """Metadata views whose first selection is overtaken by a write."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.asked = 0
+
+    async def select(self, library: Library, filter: Filter) -> tuple[Selection, Position]:
+        found = await self._parts.metadata.select(library, filter)
+        self.asked += 1
+        if self.asked == 1:
+            await self._parts.documents.patch(library, "d0", metadata={"open": False})
+        return found
+
+
+async def test_hit_that_stops_meeting_the_filter_meanwhile_is_not_shown(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts, anyio.create_task_group() as tasks:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        for number in range(3):
+            await put(parts, library, f"d{number}", [(None, [1, number])], {"open": True})
+        overtaken = Overtaken(parts)
+        search = search_of(parts, metadata=overtaken)
+        await tasks.start(search.run)
+        answer = await search.search(library, Query(vector=[1, 0], k=2, filter={"open": True}))
+        assert [hit.passage.document_id for hit in answer.hits] == ["d1", "d2"]
+        assert overtaken.asked == 2
+        tasks.cancel_scope.cancel()
+
+
+async def test_examples_in_space_are_places_and_need_vectors(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create(
+            "places", embedder="none", dimension=2, metric="euclidean"
+        )
+        for id, place in {"a": [100, 0], "b": [101, 1], "c": [1, 0], "d": [0, 90]}.items():
+            await put(parts, library, id, [(None, place)])
+        found = await parts.search.search(library, Query(like=["a"]))
+        assert [hit.passage.document_id for hit in found.hits] == ["b", "c", "d"]
+        found = await parts.search.search(library, Query(like=["c"], unlike=["d"], k=1))
+        assert [hit.passage.document_id for hit in found.hits] == ["a"]
+        other = await parts.libraries.create("later", embedder="none", dimension=DIMENSION)
+        await parts.store.write(put_pending(other, draft("late", "text")))
+        with pytest.raises(InvalidQuery, match="no vectors"):
+            await parts.search.search(other, Query(like=["late"]))
+
+
+async def test_streamed_search_is_as_diverse_as_a_plain_one(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        for number in range(12):
+            await put(parts, library, f"d{number}", [(None, [10, number // 3 * 4])])
+        wish = Query(vector=[1, 0], k=4, mmr=0.1)
+        plain = [hit.passage.document_id for hit in (await parts.search.search(library, wish)).hits]
+        _, pages = await parts.search.stream(library, wish)
+        assert [hit.passage.document_id async for page in pages for hit in page] == plain
+        assert plain != ["d0", "d1", "d2", "d3"]
+        with pytest.raises(InvalidQuery, match="group_by"):
+            await parts.search.search(library, Query(vector=[1, 0], mmr=0.1, group_by="document"))
+
+
+class Silent:
+    async def embed(self, texts: Any, kind: str) -> Any:
+        raise EmbedderUnavailable("nobody answers")
+
+
+async def test_pages_of_a_search_by_words_alone_go_on_by_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes")
+        for number in range(9):
+            await put(parts, library, f"d{number}", [("the moon " + "again " * number, None)])
+        whole_answer = await parts.search.search(library, Query(query="moon", mode="keyword"))
+        fused = await parts.search.search(library, Query(query="moon", k=4))
+        with monkeypatch.context() as patched:
+            patched.setattr(Embedders, "bound", lambda self, library: Silent())
+            first = await parts.search.search(library, Query(query="moon", k=4))
+            assert first.degraded == "nobody answers"
+            # A page of a fused ranking has no place in a ranking by words.
+            with pytest.raises(EmbedderUnavailable):
+                await parts.search.search(library, Query(query="moon", k=4, after=fused.next))
+        rest = await parts.search.search(library, Query(query="moon", k=9, after=first.next))
+        assert [hit.passage.row for hit in [*first.hits, *rest.hits]] == [
+            hit.passage.row for hit in whole_answer.hits
+        ]
+
+
+async def test_token_with_another_depth_is_no_bug(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes")
+        for number in range(5):
+            await put(parts, library, f"d{number}", [(f"moon {number}", None)])
+        token = (await parts.search.search(library, Query(query="moon", k=1))).next
+        assert token is not None
+        packed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        for depth in (0, (1 << 32) - 1):
+            changed = base64.urlsafe_b64encode(packed[:-4] + depth.to_bytes(4, "big")).decode()
+            wish = Query(query="moon", after=changed.rstrip("="))
+            assert len((await parts.search.search(library, wish)).hits) == 4
+        wish = Query(query="moon", mode="vector", score_threshold=float("nan"))
+        with pytest.raises(InvalidQuery, match="score_threshold"):
+            await parts.search.search(library, wish)

@@ -53,6 +53,8 @@ def search(
     hits = answer["results"]
     for made in hit_lines(hits, ids=True):
         output.out.print(made)
+    if degraded := answer.get("degraded"):
+        output.note(f"by words alone: {degraded}")
     found = output.counted(len(hits), "result")
     output.note(f"{found} in {answer['took_ms']:.1f} ms, as of {answer['cursor']}")
 

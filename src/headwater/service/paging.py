@@ -32,6 +32,11 @@ class PageToken:
         )
         return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
+    @staticmethod
+    def belongs(text: str, fingerprint: str) -> bool:
+        """Whether it says that it comes from that search; it may still be damaged."""
+        return text.startswith(base64.urlsafe_b64encode(bytes.fromhex(fingerprint)).decode())
+
     @classmethod
     def parse(cls, text: str, fingerprint: str) -> Self:
         """Raises `InvalidCursor` when it is none, or comes from another search."""

@@ -7,6 +7,7 @@ at any data, is found here.
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -111,6 +112,12 @@ def check(query: Query, library: Library, limits: LimitSettings) -> Wish:
     if query.weights is not None:
         _check_weights(query.weights, mode)
     mmr = _mmr(query)
+    if mmr is not None and query.group_by is not None:
+        raise _wrong("mmr", "`mmr` and `group_by` do not go together; leave one of them out")
+    if query.score_threshold is not None and not math.isfinite(query.score_threshold):
+        raise _wrong(
+            "score_threshold", f"score_threshold is {query.score_threshold}; give a number"
+        )
     if query.after is None and not query.group_by and mmr is None and query.filter is None:
         return Wish(query, mode, None, None, None, "")
     filter = None if query.filter is None else parse(query.filter)
@@ -119,6 +126,9 @@ def check(query: Query, library: Library, limits: LimitSettings) -> Wish:
     if query.after is not None:
         if mmr is not None or query.group_by is not None:
             raise _wrong("after", "pages go with neither `mmr` nor `group_by`; ask for a larger k")
+        words = _fingerprint(query, "keyword")
+        if query.mode is None and mode == "hybrid" and PageToken.belongs(query.after, words):
+            mode, fingerprint = "keyword", words
         page = PageToken.parse(query.after, fingerprint)
     return Wish(query, mode, filter, mmr, page, fingerprint)
 
@@ -126,6 +136,11 @@ def check(query: Query, library: Library, limits: LimitSettings) -> Wish:
 def fingerprint(wish: Wish) -> str:
     """For the token of the next page."""
     return wish.fingerprint or _fingerprint(wish.query, wish.mode)
+
+
+def without_meaning(wish: Wish) -> Wish:
+    """The search by words alone that a search whose mode was left open has become."""
+    return replace(wish, mode="keyword", fingerprint="")
 
 
 def _mode(query: Query, library: Library) -> Mode:

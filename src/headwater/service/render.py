@@ -139,12 +139,19 @@ def documents_of(log_id: Callable[[], str]) -> RenderDocuments:
     return render
 
 
+def metadata_of(passage: Passage) -> dict[str, Any]:
+    """The document's metadata with the chunk's own over it."""
+    metadata: dict[str, Any] = msgspec.json.decode(passage.metadata)
+    if passage.chunk_metadata is not None:
+        metadata.update(msgspec.json.decode(passage.chunk_metadata))
+    return metadata
+
+
 def hit_json(passage: Passage, rank: int, score: float, include: Collection[str]) -> dict[str, Any]:
     """A search result. A chunk's own metadata lies over its document's."""
     metadata: Any = Raw(passage.metadata)
     if passage.chunk_metadata is not None:
-        metadata = msgspec.json.decode(passage.metadata)
-        metadata.update(msgspec.json.decode(passage.chunk_metadata))
+        metadata = metadata_of(passage)
     hit: dict[str, Any] = {
         "rank": rank,
         "chunk_id": chunk_id(passage.document_id, passage.ordinal),

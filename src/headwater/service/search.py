@@ -21,14 +21,16 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
 from headwater.errors import HeadwaterError, InvalidQuery, NotCaughtUp
+from headwater.filters import Filter, matches
 from headwater.model import Cursor, Library, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
 from headwater.search.highlight import Highlights, highlight
 from headwater.service import ranking
 from headwater.service.explain import Explanation
 from headwater.service.paging import PageToken
-from headwater.service.query import Query, Weights, Wish, check, fingerprint
+from headwater.service.query import Query, Weights, Wish, check, fingerprint, without_meaning
 from headwater.service.ranking import Leg, Ranked
+from headwater.service.render import metadata_of
 from headwater.service.target import Target, Targets, unit_length
 from headwater.settings import LimitSettings, SearchSettings
 from headwater.store.base import Reader
@@ -185,7 +187,7 @@ class Search:
         if query.min_cursor is not None:
             await self.wait_for(library, query.min_cursor)
         target = await self._targets.find(library, wish, explanation)
-        found = await self._ranking(library, wish, target, explanation)
+        found = await self._chosen(library, wish, target, explanation)
         ranked = found.ranked.pick(slice(query.k))
         answer = Answer([], found.position, found.exact, wish.mode, degraded=target.degraded)
         if explanation is not None:
@@ -346,10 +348,7 @@ class Search:
         query = wish.query
         if query.group_by is not None:
             return await self._grouped(library, wish, target, explanation)
-        if wish.mmr is not None:
-            found = await self._diverse(library, wish, target, explanation)
-        else:
-            found = await self._ranking(library, wish, target, explanation)
+        found = await self._chosen(library, wish, target, explanation)
         shown = found.ranked.pick(slice(query.k))
         first = 1 if wish.page is None else wish.page.shown + 1
         hits = await self._hits(library, wish, shown, first)
@@ -358,6 +357,8 @@ class Search:
         answer = Answer(hits, found.position, found.exact, wish.mode)
         reach = first - 1 + len(shown)
         if wish.mmr is None and len(found.ranked) > query.k and reach < self._limits.k:
+            if target.degraded is not None:
+                wish = without_meaning(wish)  # so do its next pages
             answer.next = self._next(wish, shown, reach)
         return answer, len(hits) == len(shown)
 
@@ -367,6 +368,13 @@ class Search:
             PageToken(fingerprint(wish), float(shown.scores[-1]), int(shown.rows[-1]), reach, depth)
         )
 
+    async def _chosen(
+        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
+    ) -> _Found:
+        if wish.mmr is not None:
+            return await self._diverse(library, wish, target, explanation)
+        return await self._ranking(library, wish, target, explanation)
+
     async def _diverse(
         self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
     ) -> _Found:
@@ -375,12 +383,10 @@ class Search:
         found = await self._ranking(library, wish.asking(wanted), target, explanation)
         candidates = found.ranked.pick(slice(wanted))
         passages = await self._passages.submit((candidates.rows.tolist(), True))
-        vectors = np.zeros((len(candidates), library.dimension), np.float32)
-        for at, row in enumerate(candidates.rows.tolist()):
-            passage = passages.get(row)
-            if passage is not None and passage.vector is not None:
-                vectors[at] = passage.vector
-        found.ranked = ranking.diverse(candidates, unit_length(vectors), wish.mmr.relevance, wish.k)
+        # In a thread: a thousand picks of long vectors take seconds.
+        found.ranked = await self._pool.call(
+            _diversified, candidates, passages, library.dimension, wish.mmr.relevance, wish.k
+        )
         found.exhausted = True
         return found
 
@@ -411,9 +417,15 @@ class Search:
     async def _hits(
         self, library: Library, wish: Wish, ranked: Ranked, first_rank: int
     ) -> list[Hit]:
-        """Rows with what is shown of them; those that are gone are left out."""
+        """Rows with what is shown of them; left out are those that are gone, or changed so that
+        they do not meet the filter any more."""
         rows = ranked.rows.tolist()
         found = await self._passages.submit((rows, "vector" in wish.query.include))
+        if wish.filter is not None:
+            if len(found) <= PAGE:
+                found = _meeting(found, wish.filter)
+            else:
+                found = await self._pool.call(_meeting, found, wish.filter)
         hits: list[Hit] = []
         near = wish.mode == "vector"
         for row, score in zip(rows, ranked.scores.tolist(), strict=True):
@@ -442,6 +454,22 @@ class Search:
 
         found = self._query_store(query)
         return [{row: found[row] for row in part if row in found} for part, _ in wanted]
+
+
+def _diversified(
+    candidates: Ranked, passages: dict[int, Passage], dimension: int, relevance: float, k: int
+) -> Ranked:
+    vectors = np.zeros((len(candidates), dimension), np.float32)
+    for at, row in enumerate(candidates.rows.tolist()):
+        passage = passages.get(row)
+        if passage is not None and passage.vector is not None:
+            vectors[at] = passage.vector
+    return ranking.diverse(candidates, unit_length(vectors), relevance, k)
+
+
+def _meeting(found: dict[int, Passage], filter: Filter) -> dict[int, Passage]:
+    """Those that meet the filter as they are now: metadata may have changed since it was asked."""
+    return {row: passage for row, passage in found.items() if matches(filter, metadata_of(passage))}
 
 
 def _highlighted(hits: Sequence[Hit], query: str, language: str) -> list[Hit]:

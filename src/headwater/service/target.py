@@ -15,7 +15,7 @@ from headwater.embed import Embedders
 from headwater.errors import EmbedderFailed, EmbedderUnavailable, InvalidQuery
 from headwater.model import Library, Position, Rows, Vectors
 from headwater.search.base import Allowed, MetadataEngine
-from headwater.search.rowsets import NO_ROWS
+from headwater.search.rowsets import NO_ROWS, spelled_out
 from headwater.service.drafts import check_vector
 from headwater.service.explain import Explanation
 from headwater.service.query import Query, Wish
@@ -57,8 +57,8 @@ class Targets:
                 embedded = await self._embedders.bound(library).embed([query.query], "query")
                 target.vector = embedded[0]
             except (EmbedderFailed, EmbedderUnavailable) as error:
-                if query.mode is not None:
-                    raise
+                if query.mode is not None or wish.page is not None:
+                    raise  # a page of a fused ranking cannot go on with words alone
                 target.degraded = error.detail
             if explanation is not None:
                 explanation.lap("embed")
@@ -69,30 +69,49 @@ class Targets:
         return target
 
     async def _example(self, library: Library, query: Query) -> tuple[Vectors, Rows]:
-        """The direction from what is unlike to what is like, and the rows of the examples."""
+        """A point that is like what is like and unlike what is not, and the examples' rows."""
 
-        def read(reader: Reader) -> dict[str, list[tuple[int, Vectors | None]]]:
+        def read(reader: Reader) -> tuple[Vectors, Rows]:
             found = reader.documents_by_id(library.number, {*query.like, *query.unlike})
-            documents = list(found.values())
-            chunks = reader.chunks(documents, vectors=True)
-            return {
-                document.id: [(chunk.row, chunk.vector) for chunk in own]
-                for document, own in zip(documents, chunks, strict=True)
-            }
+            if missing := [id for id in (*query.like, *query.unlike) if id not in found]:
+                raise InvalidQuery(
+                    f"there is no document {missing[0][:80]!r} to take as an example",
+                    parameter="like" if missing[0] in query.like else "unlike",
+                )
 
-        found = await self._log.store.read(read)
-        if missing := [id for id in (*query.like, *query.unlike) if id not in found]:
-            raise InvalidQuery(
-                f"there is no document {missing[0][:80]!r} to take as an example",
-                parameter="like" if missing[0] in query.like else "unlike",
-            )
-        direction = np.zeros(library.dimension, np.float64)
-        for ids, sign in ((query.like, 1.0), (query.unlike, -1.0)):
-            vectors = [vector for id in ids for _, vector in found[id] if vector is not None]
-            if vectors:
-                direction += sign * unit_length(np.stack(vectors)).mean(axis=0)
-        rows = sorted(row for chunks in found.values() for row, _ in chunks)
-        return direction.astype(np.float32), np.array(rows, np.int64)
+            def middle(ids: list[str]) -> Vectors | None:
+                spans = sorted((found[id].chunks.first, found[id].chunks.count) for id in {*ids})
+                _, vectors = reader.vectors_of(spans)
+                if not len(vectors):
+                    return None
+                return _middle(vectors, library)
+
+            like = middle(query.like)
+            if like is None:
+                raise InvalidQuery(
+                    "the documents to find more of have no vectors yet; wait until they are "
+                    "embedded, or search by words",
+                    parameter="like",
+                )
+            unlike = middle(query.unlike) if query.unlike else None
+            rows = spelled_out(document.chunks for document in found.values())
+            return _away(like, unlike, library), rows
+
+        return await self._log.store.read(read)
+
+
+def _middle(vectors: Vectors, library: Library) -> Vectors:
+    """A place for the Euclidean metric, a direction for the others, whatever the lengths."""
+    if library.metric != "euclidean":
+        vectors = unit_length(vectors)
+    middle: Vectors = vectors.mean(axis=0, dtype=np.float64)
+    return middle
+
+
+def _away(like: Vectors, unlike: Vectors | None, library: Library) -> Vectors:
+    if unlike is not None:
+        like = 2 * like - unlike if library.metric == "euclidean" else like - unlike
+    return like.astype(np.float32)
 
 
 def unit_length(vectors: Vectors) -> Vectors:
