@@ -30,6 +30,7 @@ from headwater.search.base import Scores
 from headwater.search.following import FollowingIndex, Unusable
 from headwater.search.language import VERSION, analyzer, plain
 from headwater.search.rowsets import NO_ROWS, spelled_out
+from headwater.search.scratch import Scratch
 from headwater.search.wording import Clause, clauses
 from headwater.store.base import Reader
 
@@ -85,7 +86,7 @@ class KeywordIndex(FollowingIndex):
             "language": library.language,
         }
         self._folder = folder
-        self._own: Path | None = None
+        self._own: Scratch | None = None
         """The folder of this process alone."""
         self._path: Path | None = None
         self._index: tantivy.Index | None = None
@@ -143,7 +144,8 @@ class KeywordIndex(FollowingIndex):
                 shutil.rmtree(entry, ignore_errors=True)
             home = self._folder
         else:
-            home = self._own = Path(tempfile.mkdtemp(prefix="headwater-keyword-"))
+            self._own = Scratch()
+            home = self._own.path
         self._highest = -1
         self._marked = None
         self._page = _MORE
@@ -342,7 +344,7 @@ class KeywordIndex(FollowingIndex):
     def _release(self) -> None:
         self._searcher = self._writer = self._index = None
         if self._own is not None:
-            shutil.rmtree(self._own, ignore_errors=True)
+            self._own.close()
             self._own = None
         self._path = None
 

@@ -20,6 +20,7 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 from headwater.model import Library, Position, Rows
+from headwater.search import scratch
 from headwater.search.base import Scores
 from headwater.search.follower import Follower
 from headwater.search.following import FollowerStatus
@@ -69,8 +70,7 @@ class KeywordViews:
         """Follow the log until cancelled, then leave the indexes as they are for the next time."""
         async with anyio.create_task_group() as group:
             await group.start(self._follower.run)
-            if self._keeps():
-                group.start_soon(self._sweep)
+            group.start_soon(self._sweep)
             task_status.started()
 
     async def search(
@@ -134,8 +134,12 @@ class KeywordViews:
             shutil.rmtree(self._folder / library_id, ignore_errors=True)
 
     async def _sweep(self) -> None:
-        """Take away the files of libraries that were deleted while this process was not there."""
+        """Take away what killed processes left, and, as the keeper, the files of libraries that
+        were deleted while this process was not there."""
         pool = Pool("keyword-files", 1)
+        await pool.call(scratch.sweep)
+        if not self._keeps():
+            return
         for name in await pool.call(_entries, self._folder):
             try:
                 known = await self._log.store.read(partial(_exists, id=name))
