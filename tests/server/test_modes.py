@@ -240,6 +240,19 @@ def test_a_streamed_search_takes_the_same_wishes(client: Client) -> None:
     ]
 
 
+def test_large_answers_are_put_together_as_small_ones_are(client: Client) -> None:
+    library = filled(client, 230)
+    wish = {"query": "water", "mode": "vector", "include": ["vector", "distance"]}
+    large = client.search(library, **wish, k=230)["results"]
+    small = client.search(library, **wish, k=5)["results"]
+    assert large[:5] == small
+    assert len(large) == 230
+    body = {"queries": [{**wish, "k": 230}, {"query": "x", "k": 0}]}
+    answers = client.http.post(f"/v1/libraries/{library}/search/batch", json=body).json()["answers"]
+    assert answers[0]["results"] == large
+    assert answers[1]["error"]["code"] == "invalid_query"
+
+
 def _decoded(line: str) -> Json:
     decoded: Json = json.loads(line)
     return decoded

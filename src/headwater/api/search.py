@@ -20,6 +20,7 @@ from headwater.service.query import Query as SearchQuery
 from headwater.service.render import hit_json
 from headwater.service.search import Answer, Group, Hit, Search
 from headwater.settings import FeedSettings, LimitSettings
+from headwater.threads import Pool
 
 EXAMPLE = {"query": "what moves the sea?", "k": 3}
 HIT = {
@@ -38,6 +39,9 @@ STREAM = (
     '{"type":"done","count":1,"exact":true,"cursor":"k3f9q2.88123","took_ms":0.9}\n'
 )
 
+_LARGE = 200
+"""Hits; an answer with more is put together in a thread: 10,000 with vectors take a second."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -50,6 +54,7 @@ def search_routes(
 ) -> tuple[APIRouter, Handler]:
     """The routes, and the handler of the first for whoever has a shorter way to it."""
     router = APIRouter(prefix="/v1/libraries/{library}/search", tags=["search"])
+    pool = Pool("answers", 1)
 
     async def one(library: str, request: Request) -> Response:
         started_s = clock.monotonic()
@@ -57,7 +62,9 @@ def search_routes(
         if request.scope["query_string"] and request.query_params.get("explain") == "true":
             query.explain = True
         answer = await search.search(await libraries.get(library), query)
-        return wire.json_response(_shown(answer, query, started_s))
+        if _hits_in(answer) > _LARGE:
+            return await pool.call(_whole, answer, query, started_s)
+        return _whole(answer, query, started_s)
 
     router.post(
         "",
@@ -111,15 +118,20 @@ def search_routes(
                 limit=limits.batch_queries,
             )
         found = await libraries.get(library)
-        answers = [
-            {"error": error_json(answer)}
-            if isinstance(answer, HeadwaterError)
-            else _shown(answer, query, started_s)
-            for query, answer in zip(
-                given.queries, await search.search_all(found, given.queries), strict=True
-            )
-        ]
-        return wire.json_response({"answers": answers, "took_ms": _since(started_s)})
+        answers = await search.search_all(found, given.queries)
+
+        def together() -> Response:
+            shown = [
+                {"error": error_json(answer)}
+                if isinstance(answer, HeadwaterError)
+                else _shown(answer, query, started_s)
+                for query, answer in zip(given.queries, answers, strict=True)
+            ]
+            return wire.json_response({"answers": shown, "took_ms": _since(started_s)})
+
+        if sum(_hits_in(answer) for answer in answers) > _LARGE:
+            return await pool.call(together)
+        return together()
 
     @router.post(
         "/stream",
@@ -185,10 +197,13 @@ def search_routes(
     def _since(started_s: float) -> float:
         return round((clock.monotonic() - started_s) * 1000, 3)
 
+    def _whole(answer: Answer, query: SearchQuery, started_s: float) -> Response:
+        return wire.json_response(_shown(answer, query, started_s))
+
     def _shown(answer: Answer, query: SearchQuery, started_s: float) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         if answer.groups is None:
-            shown["results"] = [_hit(hit, query) for hit in answer.hits]
+            shown["results"] = [_encoded(hit, query) for hit in answer.hits]
         else:
             shown["results"] = [_group(group, query) for group in answer.groups]
         if answer.next is not None:
@@ -202,6 +217,17 @@ def search_routes(
         return shown
 
     return router, one
+
+
+def _hits_in(answer: Answer | HeadwaterError) -> int:
+    if isinstance(answer, HeadwaterError):
+        return 0
+    return len(answer.hits) + sum(len(group.hits) for group in answer.groups or ())
+
+
+def _encoded(hit: Hit, query: SearchQuery) -> msgspec.Raw:
+    """Each by itself: encoding a large answer at once would hold up every other thread."""
+    return msgspec.Raw(_encode(_hit(hit, query)))
 
 
 def _hit(hit: Hit, query: SearchQuery) -> dict[str, Any]:
@@ -228,5 +254,5 @@ def _group(group: Group, query: SearchQuery) -> dict[str, Any]:
         "title": passage.title,
         "score": group.hits[0].score,
         "metadata": msgspec.Raw(passage.metadata),
-        "hits": [_hit(hit, query) for hit in group.hits],
+        "hits": [_encoded(hit, query) for hit in group.hits],
     }
