@@ -321,6 +321,11 @@ def test_a_wrong_query_in_a_batch_harms_no_other(client: Client, library: str) -
 @pytest.mark.parametrize(
     ("body", "status", "error"),
     [
+        (
+            b'{"queries":[{"query":"a","k":9999},{"query":"b","k":2},{"query":"c","k":0}]}',
+            413,
+            "too_many_items",
+        ),
         (b"", 400, "invalid_json"),
         (b"{}", 422, "invalid_query"),
         (b'{"queries":{}}', 422, "invalid_query"),

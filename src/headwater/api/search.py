@@ -117,6 +117,13 @@ def search_routes(
                 f"{len(given.queries)} queries in one batch, the limit is {limits.batch_queries}",
                 limit=limits.batch_queries,
             )
+        asked = (query.k for query in given.queries if 1 <= query.k <= limits.k)
+        if (hits := sum(asked)) > limits.k:
+            raise TooManyItems(
+                f"the queries of a batch ask for {hits} hits together, the limit is {limits.k}; "
+                "send several batches, or take large answers as streams",
+                limit=limits.k,
+            )
         found = await libraries.get(library)
         answers = await search.search_all(found, given.queries)
 
