@@ -242,7 +242,7 @@ def test_a_streamed_search_takes_the_same_wishes(client: Client) -> None:
 
 def test_large_answers_are_put_together_as_small_ones_are(client: Client) -> None:
     library = filled(client, 230)
-    wish = {"query": "water", "mode": "vector", "include": ["vector", "distance"]}
+    wish: Json = {"query": "water", "mode": "vector", "include": ["vector", "distance"]}
     large = client.search(library, **wish, k=230)["results"]
     small = client.search(library, **wish, k=5)["results"]
     assert large[:5] == small
