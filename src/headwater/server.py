@@ -40,6 +40,7 @@ def serve(settings: Settings) -> None:
         lifespan="on",
         http=JoinedWritesProtocol,
         ws="none",
+        proxy_headers=False,  # nobody here asks who the client is
         server_header=False,
         date_header=False,
         backlog=4096,

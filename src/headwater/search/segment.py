@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.model import Metric, Rows, Vectors
-from headwater.search import scores
+from headwater.search import huge_pages, scores
 from headwater.search.mapped import written
 from headwater.search.rowsets import slots_of
 from headwater.search.scan import Slots
@@ -75,6 +75,7 @@ class Segment:
         self.bitmap = bitmap
         self.file = file
         self.live = int(np.unpackbits(bitmap).sum())
+        _on_large_pages(graph)
         self.quantized = vectors is not None
         self.vectors = stored_vectors(graph) if vectors is None else vectors
         if metric == "cosine":
@@ -139,6 +140,14 @@ class Segment:
         storage = faiss.downcast_index(self.graph.storage)
         rough, found = storage.search(query[None, :], min(k, len(slots)), params=params)
         return found[0], rough[0]
+
+
+def _on_large_pages(graph: Any) -> None:
+    codes = faiss.downcast_index(graph.storage).codes
+    neighbors = graph.hnsw.neighbors
+    for array, size in ((codes, 1), (neighbors, 4)):
+        if array.size():
+            huge_pages.advise(int(array.data()), array.size() * size)
 
 
 def row_bytes(dimension: int, quantized: bool) -> int:
