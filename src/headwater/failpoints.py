@@ -1,14 +1,15 @@
 """Named places where a test makes the process die.
 
 Production pays one set lookup per place. A child process started with
-`HEADWATER_FAILPOINTS=name[:nth]` kills itself with SIGKILL the nth time the place is reached
-(default: first).
+`HEADWATER_FAILPOINTS=name[:nth][@file]` kills itself with SIGKILL the nth time the place is reached
+(default: first), counted from when `file` is there: so a test says when the moment has come.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 NAMES = frozenset(
     {
@@ -27,20 +28,27 @@ NAMES = frozenset(
 )
 
 _countdown: dict[str, int] = {}
+_gates: dict[str, Path] = {}
+"""Places that are open only while a file is there."""
 
 
 def arm(spec: str) -> None:
-    """Arm places from `name[:nth],…`. Raises ValueError on an unknown name."""
+    """Arm places from `name[:nth][@file],…`. Raises ValueError on an unknown name."""
     for part in filter(None, (piece.strip() for piece in spec.split(","))):
-        name, _, nth = part.partition(":")
+        place, _, gate = part.partition("@")
+        name, _, nth = place.partition(":")
         if name not in NAMES:
             raise ValueError(f"unknown failpoint {name!r}; known: {', '.join(sorted(NAMES))}")
         _countdown[name] = int(nth or 1)
+        if gate:
+            _gates[name] = Path(gate)
 
 
 def reach(name: str) -> None:
     """Say that execution is at `name`; an armed place does not return."""
     if not _countdown or name not in _countdown:
+        return
+    if name in _gates and not _gates[name].exists():
         return
     _countdown[name] -= 1
     if _countdown[name] <= 0:

@@ -16,7 +16,8 @@ class Pump:
     """Streams `documents` (each with an id) in one thread and reads the answer in another.
 
     `promised` are the ids of lines acknowledged by a result or a checkpoint so far. When the
-    connection breaks, `cut` is true and both threads end; nothing is raised.
+    connection breaks, `cut` is true and both threads end; nothing is raised. With `hold` the body
+    stays open after the last document, until `finish`.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Pump:
         *,
         response: str = "results",
         piece: int = 50,
+        hold: bool = False,
     ) -> None:
         path = f"/v1/libraries/{library}/documents/stream?response={response}"
         self.talk = Conversation(url, "POST", path, chunked=True, timeout=60)
@@ -36,7 +38,9 @@ class Pump:
         self.summary: Json | None = None
         self.cut = False
         self._ids: list[str] = []
+        self._heard = threading.Condition()
         self._piece = piece
+        self._hold = hold
         self._documents = iter(documents)
         self._stop = threading.Event()
         self._sender = threading.Thread(target=self._send, daemon=True)
@@ -60,6 +64,15 @@ class Pump:
         """End the body after the piece that is under way; the summary is read by `join`."""
         self._stop.set()
 
+    def wait_promised(self, count: int, seconds: float = 30.0) -> None:
+        """Return when that many documents are acknowledged."""
+        with self._heard:
+            came = self._heard.wait_for(
+                lambda: len(self.promised) >= count or self.cut, timeout=seconds
+            )
+        assert came, f"waited {seconds} s in vain for {count} acknowledgements"
+        assert len(self.promised) >= count, f"cut off before {count} acknowledgements"
+
     def join(self) -> None:
         for thread in (self._sender, self._reader):
             thread.join(90)
@@ -71,6 +84,8 @@ class Pump:
             while not self._stop.is_set():
                 piece = list(itertools.islice(self._documents, self._piece))
                 if not piece:
+                    if self._hold:
+                        self._stop.wait()
                     break
                 for document in piece:
                     self.sent[document["id"]] = document
@@ -97,5 +112,9 @@ class Pump:
                     through = record["durable_through_line"]
                 elif record["type"] == "summary":
                     self.summary = record
+                with self._heard:
+                    self._heard.notify_all()
         except OSError:
             self.cut = True
+        with self._heard:
+            self._heard.notify_all()
