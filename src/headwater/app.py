@@ -43,6 +43,7 @@ from headwater.service.embedding import DocumentEmbedding
 from headwater.service.export import Export
 from headwater.service.ingest import Ingest
 from headwater.service.libraries import Libraries
+from headwater.service.live import LiveSearches
 from headwater.service.render import documents_of
 from headwater.service.search import Search
 from headwater.service.upkeep import Upkeep
@@ -125,6 +126,7 @@ class Parts:
             limits,
             pool,
         )
+        self.live = LiveSearches(self.log, self.search, limits)
         self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"
 
@@ -140,6 +142,7 @@ class Parts:
             await stack.enter_async_context(started(self.keyword.run))
             await stack.enter_async_context(started(self.metadata.run))
             await stack.enter_async_context(started(self.search.run))
+            await stack.enter_async_context(started(self.live.run))
             await stack.enter_async_context(started(self.hub.run))
             if not self._visiting:
                 await stack.enter_async_context(started(self.upkeep.run))
