@@ -13,20 +13,31 @@ message always names the next step.
     │   ├── InvalidCursor
     │   ├── InvalidQuery
     │   ├── InvalidFilter
-    │   └── InvalidLibrary
+    │   ├── InvalidLibrary
+    │   └── InvalidSession
     ├── TooLarge                a limit in the settings was passed
     │   ├── LineTooLong
     │   ├── BodyTooLarge
     │   ├── TooManyItems
-    │   └── TooManyLines
+    │   ├── TooManyLines
+    │   ├── TooManySessions
+    │   ├── SessionFull
+    │   ├── TooManyPins
+    │   ├── TooManyNotes
+    │   └── MessageTooLarge
     ├── NotFound
     │   ├── LibraryNotFound
-    │   └── DocumentNotFound
+    │   ├── DocumentNotFound
+    │   ├── SessionNotFound
+    │   ├── PinNotFound
+    │   └── NoteNotFound
     ├── Conflict
     │   ├── LibraryExists
     │   ├── DocumentExists
     │   ├── VersionMismatch
-    │   └── EmbedderMismatch
+    │   ├── EmbedderMismatch
+    │   ├── SessionElsewhere
+    │   └── StaleRevision
     ├── CursorExpired           the log no longer reaches back that far
     ├── UnsupportedEncoding
     ├── Unavailable             try again
@@ -98,6 +109,10 @@ class InvalidLibrary(InvalidInput):
     code = "invalid_library"
 
 
+class InvalidSession(InvalidInput):
+    code = "invalid_session"
+
+
 class TooLarge(HeadwaterError):
     code = "too_large"
 
@@ -118,6 +133,26 @@ class TooManyLines(TooLarge):
     code = "too_many_lines"
 
 
+class TooManySessions(TooLarge):
+    code = "too_many_sessions"
+
+
+class SessionFull(TooLarge):
+    code = "session_full"
+
+
+class TooManyPins(TooLarge):
+    code = "too_many_pins"
+
+
+class TooManyNotes(TooLarge):
+    code = "too_many_notes"
+
+
+class MessageTooLarge(TooLarge):
+    code = "message_too_large"
+
+
 class NotFound(HeadwaterError):
     code = "not_found"
 
@@ -128,6 +163,18 @@ class LibraryNotFound(NotFound):
 
 class DocumentNotFound(NotFound):
     code = "document_not_found"
+
+
+class SessionNotFound(NotFound):
+    code = "session_not_found"
+
+
+class PinNotFound(NotFound):
+    code = "pin_not_found"
+
+
+class NoteNotFound(NotFound):
+    code = "note_not_found"
 
 
 class Conflict(HeadwaterError):
@@ -148,6 +195,18 @@ class VersionMismatch(Conflict):
 
 class EmbedderMismatch(Conflict):
     code = "embedder_mismatch"
+
+
+class SessionElsewhere(Conflict):
+    """A session of that name is on another library."""
+
+    code = "session_elsewhere"
+
+
+class StaleRevision(Conflict):
+    """Somebody else was quicker; `fields["current"]` is what there is now."""
+
+    code = "stale_revision"
 
 
 class CursorExpired(HeadwaterError):

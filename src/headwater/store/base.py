@@ -4,6 +4,8 @@
 thread; the commands are the only ways to write. A second implementation needs nothing but this
 file and must pass `tests/store/contract.py`. No caller may rely on anything that is not said here.
 
+Commands of shared sessions are in `session_commands.py`.
+
 Promises:
 - A command's result is given only after its transaction is durable (as the durability setting
   says), and after `on_commit` has been called on the loop with the transaction's `Committed`.
@@ -41,9 +43,12 @@ from headwater.model import (
     Position,
     Quantization,
     Rows,
+    Session,
+    SessionState,
     Span,
     Vectors,
 )
+from headwater.store.session_commands import SessionCommand
 
 T = TypeVar("T")
 
@@ -303,6 +308,7 @@ Command: TypeAlias = (
     | FailOpenBatches
     | Announce
     | TrimLog
+    | SessionCommand
 )
 
 
@@ -430,6 +436,22 @@ class Reader(ABC):
 
         All spans belong to libraries of one dimension. Rising rows when the spans rise.
         """
+
+    @abstractmethod
+    def session(self, ref: str) -> Session | None:
+        """By name or by id."""
+
+    @abstractmethod
+    def sessions(self, *, after: int, limit: int, library: int | None = None) -> list[Session]:
+        """By rising `row`, those with `row` > `after`; of one library when it is given."""
+
+    @abstractmethod
+    def session_state(self, ref: str) -> SessionState | None:
+        """All of a session, at the head of this transaction."""
+
+    @abstractmethod
+    def session_holders(self) -> dict[str, int]:
+        """The processes that have people in sessions, and until when (µs) their leases run."""
 
     @abstractmethod
     def check(self) -> list[str]:

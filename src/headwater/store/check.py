@@ -81,6 +81,18 @@ _CHECKS = (
         "AND l.position > (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'trimmed')",
     ),
     (
+        "{0} {1!r} belongs to no session",
+        "SELECT 'person', p.id FROM session_people p LEFT JOIN sessions s ON s.row = p.session "
+        "WHERE s.row IS NULL UNION ALL "
+        "SELECT m.kind, m.id FROM session_marks m LEFT JOIN sessions s ON s.row = m.session "
+        "WHERE s.row IS NULL",
+    ),
+    (
+        "session {0!r} is on a library that does not know it",
+        "SELECT s.id FROM sessions s LEFT JOIN libraries l ON l.number = s.library "
+        "WHERE l.number IS NULL OR (s.name IS NULL) <> (l.deleted_us IS NOT NULL)",
+    ),
+    (
         "the log's time goes back at position {0}",
         "SELECT position FROM (SELECT position, at_us, lag(at_us) OVER (ORDER BY position) AS was "
         "FROM changes) WHERE at_us < was",

@@ -24,10 +24,12 @@ from headwater.model import (
     Pending,
     Position,
     Rows,
+    Session,
+    SessionState,
     Span,
     Vectors,
 )
-from headwater.store import schema
+from headwater.store import schema, session_rows
 from headwater.store.base import LogPage, Reader
 from headwater.store.check import check
 from headwater.store.connection import in_lists, listed
@@ -324,6 +326,18 @@ class SqliteReader(Reader):
                 [first, last],
             ).fetchall()
         return _stacked(found)
+
+    def session(self, ref: str) -> Session | None:
+        return session_rows.session_named(self._db, ref)
+
+    def sessions(self, *, after: int, limit: int, library: int | None = None) -> list[Session]:
+        return session_rows.sessions_after(self._db, after, limit, library)
+
+    def session_state(self, ref: str) -> SessionState | None:
+        return session_rows.state_of(self._db, ref, self.head())
+
+    def session_holders(self) -> dict[str, int]:
+        return session_rows.holders(self._db)
 
     def check(self) -> list[str]:
         return check(self._db)

@@ -150,6 +150,71 @@ batches = Table(
 )
 """The open batches. A client may use one id for several streams: each is a row."""
 
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, unique=True),
+    Column("library", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("query", LargeBinary),
+    Column("author", Text),
+    Column("author_colour", Text),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Index("sessions_library", "library"),
+    sqlite_autoincrement=True,
+)
+"""`seen_us`: when somebody last left. A session without a name goes with its deleted library."""
+
+session_people = Table(
+    "session_people",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("session", BigInteger, nullable=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("colour", Text),
+    Column("client_id", Text),
+    Column("process", Text, nullable=False),
+    Column("joined_us", BigInteger, nullable=False),
+    Index("session_people_session", "session"),
+    Index("session_people_process", "process"),
+    sqlite_autoincrement=True,
+)
+
+session_processes = Table(
+    "session_processes",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("until_us", BigInteger, nullable=False),
+)
+"""The leases under which processes answer for the people they have connections to."""
+
+session_marks = Table(
+    "session_marks",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("session", BigInteger, nullable=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("document_id", Text, nullable=False),
+    Column("chunk_id", Text),
+    Column("title", Text),
+    Column("text", Text),
+    Column("author", Text, nullable=False),
+    Column("author_colour", Text),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Index("session_marks_session", "session", "kind"),
+    sqlite_autoincrement=True,
+)
+"""Pins and notes."""
+
 
 def compiled(statement: Executable) -> str:
     """The SQL of a Core statement for the driver, parameters as `:name`."""

@@ -17,7 +17,11 @@ from headwater.store.base import (
 )
 from headwater.store.puts import remove_chunks
 from headwater.store.records import canonical, library_data
+from headwater.store.session_writes import hide_sessions, sweep_sessions
 from headwater.store.transaction import Transaction
+
+SWEEP_SESSIONS = 10
+"""Each may have a thousand notes."""
 
 _table = schema.libraries.c
 
@@ -130,6 +134,7 @@ def update_library(tx: Transaction, command: UpdateLibrary) -> Library:
 def delete_library(tx: Transaction, command: DeleteLibrary) -> Position:
     library = tx.library(command.number)
     tx.db.execute(_MARK_DELETED, {"library": library.number, "at_us": tx.at_us})
+    hide_sessions(tx, library.number)
     tx.forget_libraries()
     data = library_data(library, counts=True)
     return tx.change("library.deleted", library.id, library.id, data)
@@ -140,6 +145,8 @@ def sweep_libraries(tx: Transaction, command: SweepLibraries) -> bool:
     if not deleted:
         return False
     (library,) = deleted[0]
+    if sweep_sessions(tx, library, SWEEP_SESSIONS):
+        return True
     rows = tx.db.execute(
         "SELECT row, first_chunk, num_chunks FROM documents WHERE library = ? ORDER BY row LIMIT ?",
         [library, command.limit],

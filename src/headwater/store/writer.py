@@ -17,7 +17,7 @@ from headwater import failpoints
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, StoreFailed
 from headwater.model import Committed, Position
-from headwater.store import base
+from headwater.store import base, session_commands, session_writes
 from headwater.store.connection import failed
 from headwater.store.edits import delete_document, delete_documents, patch_document
 from headwater.store.embeds import defer_embedding, embed_documents, redrive_embedding
@@ -61,6 +61,16 @@ _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
     base.FailOpenBatches: fail_open_batches,
     base.Announce: announce,
     base.TrimLog: trim_log,
+    session_commands.JoinSession: session_writes.join_session,
+    session_commands.LeaveSession: session_writes.leave_session,
+    session_commands.RenewLease: session_writes.renew_lease,
+    session_commands.RemoveLostPeople: session_writes.remove_lost_people,
+    session_commands.ReviseQuery: session_writes.revise_query,
+    session_commands.PlaceMark: session_writes.place_mark,
+    session_commands.ReviseMark: session_writes.revise_mark,
+    session_commands.RemoveMark: session_writes.remove_mark,
+    session_commands.DeleteSession: session_writes.delete_session,
+    session_commands.ForgetSessions: session_writes.forget_sessions,
     RenewIdentity: renew_identity,
 }
 
