@@ -95,6 +95,18 @@ class _Model(LocalModel):
             self.inside.release()
 
 
+class _Announcing(threading.Condition):
+    """Says when a thread has begun to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = threading.Semaphore(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.release()
+        return super().wait(timeout)
+
+
 class _Embedder(LocalEmbedder):
     package = "stub"
 
@@ -109,6 +121,7 @@ class _Embedder(LocalEmbedder):
 async def test_a_query_goes_before_the_next_block_of_documents() -> None:
     stub = _Model()
     embedder = _Embedder(stub)
+    embedder._turns._condition = condition = _Announcing()
     texts = [f"text {number}" for number in range(4 * BLOCK_TEXTS)]
     async with anyio.create_task_group() as group:
         await group.start(embedder.run)
@@ -130,9 +143,8 @@ async def test_a_query_goes_before_the_next_block_of_documents() -> None:
                 assert await anyio.to_thread.run_sync(stub.begun.acquire, True, 10)
             done = anyio.Event()
             calls.start_soon(query, done)
-            with anyio.fail_after(10):
-                while not embedder.query_waits:  # noqa: ASYNC110 - a thread's condition
-                    await anyio.sleep(0.001)
+            # The query waits for its turn: nobody else does, and the block is still at work.
+            assert await anyio.to_thread.run_sync(condition.waits.acquire, True, 10)
             stub.block.release()
             with anyio.fail_after(10):
                 await done.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from heard import Heard
 from search.keyword_house import KeywordHouse, keyword_house
 
 from headwater.clock import SystemClock
@@ -19,6 +20,7 @@ from headwater.search.follower import Follower
 from headwater.search.following import FollowingIndex, Unusable
 from headwater.settings import SearchSettings
 from headwater.store.base import DeleteLibrary, Reader
+from headwater.threads import Loop
 
 pytestmark = pytest.mark.anyio
 
@@ -78,14 +80,26 @@ class Rows(FollowingIndex):
 
 @asynccontextmanager
 async def follower(
-    house: KeywordHouse, made: list[Rows], *, memory_bytes: int = 10**6
+    house: KeywordHouse,
+    made: list[Rows],
+    *,
+    memory_bytes: int = 10**6,
+    discard: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Follower[Rows]]:
     def make(library: Library) -> Rows:
         made.append(Rows(library))
         return made[-1]
 
     settings = SearchSettings(snapshot_every=timedelta(milliseconds=20))
-    one = Follower("rows", make, settings, house.log, SystemClock(), memory_bytes=memory_bytes)
+    one = Follower(
+        "rows",
+        make,
+        settings,
+        house.log,
+        SystemClock(),
+        memory_bytes=memory_bytes,
+        discard=discard,
+    )
     async with anyio.create_task_group() as group:
         await group.start(one.run)
         yield one
@@ -166,16 +180,15 @@ async def test_changes_of_others_cost_an_index_nothing(tmp_path: Path) -> None:
         assert made[0].rows == 0
 
 
-async def test_the_index_used_longest_ago_goes_first(tmp_path: Path) -> None:
+async def test_the_index_used_longest_ago_goes_first(tmp_path: Path, heard: Heard) -> None:
     made: list[Rows] = []
     async with keyword_house(tmp_path) as house, follower(house, made, memory_bytes=2_500) as one:
         libraries = [await house.library(f"l{number}") for number in range(4)]
         for library in libraries:
             await house.put(library, "a", "one")
             await agrees(house, one, library)
-        with anyio.fail_after(30):
-            while len(one.status()) > 2:  # noqa: ASYNC110 - it looks every 20 ms
-                await anyio.sleep(0.005)
+        for library in libraries[:2]:
+            await heard.line("view.evicted", library=library.id)
         assert [status.library_id for status in one.status()] == [one.id for one in libraries[2:]]
         await agrees(house, one, libraries[0])
 
@@ -203,12 +216,19 @@ async def test_a_question_waits_only_so_long(
 
 async def test_a_library_deleted_while_it_is_made_leaves_nothing(tmp_path: Path) -> None:
     made: list[Rows] = []
-    async with keyword_house(tmp_path) as house, follower(house, made) as one:
+    gone = anyio.Event()
+    loop = Loop()
+
+    def discard(library_id: str) -> None:
+        loop.post(gone.set)
+
+    async with keyword_house(tmp_path) as house, follower(house, made, discard=discard) as one:
         library = await house.library()
         await house.put_all(library, [(str(number), ["x"], None) for number in range(500)])
         one.open(library)
         await anyio.lowlevel.checkpoint()
         await house.store.write(DeleteLibrary(library.number))
         with anyio.fail_after(30):
-            while one.status() or not made[0].closed:  # noqa: ASYNC110 - another thread's work
-                await anyio.sleep(0.005)
+            await gone.wait()
+        assert one.status() == []
+        assert made[0].closed

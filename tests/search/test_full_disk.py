@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anyio
 import pytest
-import structlog.testing
+from heard import Heard
 from search.house import DIMENSION, house, names, vectors
 
 from headwater.clock import SystemClock
@@ -18,52 +17,46 @@ from headwater.store.base import CreateLibrary
 pytestmark = pytest.mark.anyio
 
 
-async def until_logged(logs: list[structlog.typing.EventDict], event: str) -> None:
-    with anyio.fail_after(20):
-        while not any(entry["event"] == event for entry in logs):  # noqa: ASYNC110 - a log has no bell
-            await anyio.sleep(0.01)
-
-
-async def test_vectors_that_cannot_be_written_leave_the_rows_in_heads(tmp_path: Path) -> None:
+async def test_vectors_that_cannot_be_written_leave_the_rows_in_heads(
+    tmp_path: Path, heard: Heard
+) -> None:
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "vectors").touch()  # no folder can be there
-    with structlog.testing.capture_logs() as logs:
-        async with house(tmp_path) as home:
-            library: Library = await home.store.write(
-                CreateLibrary(
-                    id=SystemClock().uuid7(),
-                    name="books",
-                    description=None,
-                    embedder="none",
-                    embedder_identity="none",
-                    dimension=DIMENSION,
-                    metric="cosine",
-                    chunk_size=1000,
-                    chunk_overlap=0,
-                    quantization="int8",
-                )
+    async with house(tmp_path) as home:
+        library: Library = await home.store.write(
+            CreateLibrary(
+                id=SystemClock().uuid7(),
+                name="books",
+                description=None,
+                embedder="none",
+                embedder_identity="none",
+                dimension=DIMENSION,
+                metric="cosine",
+                chunk_size=1000,
+                chunk_overlap=0,
+                quantization="int8",
             )
-            await home.put(library, names(100), vectors(1, 100))
-            await home.agrees(library)
-            await until_logged(logs, "view.build_failed")
-            await home.agrees(library)
+        )
+        await home.put(library, names(100), vectors(1, 100))
+        await home.agrees(library)
+        await heard.line("view.build_failed")
+        await home.agrees(library)
 
 
 async def test_graph_that_cannot_be_written_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
 ) -> None:
     def full(graph: object, path: str) -> None:
         raise RuntimeError(f"write error in {path}: No space left on device")
 
     async with house(tmp_path) as home:
         library = await home.library()
-        with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
+        with monkeypatch.context() as patched:
             patched.setattr(faiss, "write_index", full)
             await home.put(library, names(100), vectors(1, 100))
             await home.agrees(library)
-            await until_logged(logs, "view.save_failed")
+            await heard.line("view.save_failed")
         await home.agrees(library)
         manifest = home.folder / library.id / snapshot.MANIFEST
-        with anyio.fail_after(20):
-            while not manifest.exists():  # noqa: ASYNC110 - nor have files
-                await anyio.sleep(0.01)
+        await heard.line("view.saved")
+        assert manifest.exists()

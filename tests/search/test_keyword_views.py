@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import numpy as np
 import pytest
+from heard import Heard
 from search.keyword_house import KeywordHouse, keyword_house
 from store.backend import draft
 
@@ -358,7 +359,7 @@ async def test_a_deleted_library_is_gone_with_its_files(tmp_path: Path) -> None:
         assert (house.folder / other.id).exists()
 
 
-async def test_files_of_a_library_deleted_meanwhile_are_swept(tmp_path: Path) -> None:
+async def test_files_of_a_library_deleted_meanwhile_are_swept(tmp_path: Path, heard: Heard) -> None:
     async with keyword_house(tmp_path) as house:
         library = await house.library()
         await house.put(library, "a", "apple")
@@ -366,9 +367,8 @@ async def test_files_of_a_library_deleted_meanwhile_are_swept(tmp_path: Path) ->
     async with keyword_house(tmp_path, keeps=False) as house:
         await house.store.write(DeleteLibrary(library.number))
     async with keyword_house(tmp_path) as house:
-        with anyio.fail_after(30):
-            while (house.folder / library.id).exists():  # noqa: ASYNC110 - another thread's work
-                await anyio.sleep(0.01)
+        await heard.line("view.removed", library=library.id)
+        assert not (house.folder / library.id).exists()
 
 
 # ── Following ───────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ import anyio
 import msgspec
 import numpy as np
 import pytest
+from heard import Heard
 from search.house import TINY, house, names, vectors
 
 from headwater.clock import SystemClock
@@ -178,7 +179,7 @@ async def test_crash_between_files_and_manifest_leaves_the_old_snapshot(tmp_path
     assert not list(folder.glob("*x*"))
 
 
-async def test_deleted_library_takes_its_files_along(tmp_path: Path) -> None:
+async def test_deleted_library_takes_its_files_along(tmp_path: Path, heard: Heard) -> None:
     async with house(tmp_path) as home:
         library, other = await home.library(), await home.library("other")
         for one in (library, other):
@@ -190,18 +191,15 @@ async def test_deleted_library_takes_its_files_along(tmp_path: Path) -> None:
         with pytest.raises(LibraryNotFound):
             await home.one(library, vectors(1, 1)[0])
         assert all(status.library_id != library.id for status in home.views.status())
-        await _gone(home.folder / library.id)
+        await heard.line("view.removed", library=library.id)
+        assert not (home.folder / library.id).exists()
         await home.store.write(DeleteLibrary(other.number))
     snapshot.remove(home.folder / other.id)
     (home.folder / other.id).mkdir()  # as if it had been deleted while the server was down
+    heard.entries.clear()
     async with house(tmp_path) as home:
-        await _gone(home.folder / other.id)
-
-
-async def _gone(folder: Path) -> None:
-    with anyio.fail_after(10):
-        while await anyio.Path(folder).exists():  # noqa: ASYNC110 - a folder rings no bell
-            await anyio.sleep(0.01)
+        await heard.line("view.removed", library=other.id)
+        assert not (home.folder / other.id).exists()
 
 
 async def test_library_of_two_processes_is_one(tmp_path: Path) -> None:
@@ -216,16 +214,20 @@ async def test_library_of_two_processes_is_one(tmp_path: Path) -> None:
             await first.agrees(library, turn)
 
 
-async def test_views_beyond_the_memory_budget_are_unloaded_and_come_back(tmp_path: Path) -> None:
+async def test_views_beyond_the_memory_budget_are_unloaded_and_come_back(
+    tmp_path: Path, heard: Heard
+) -> None:
     tight = TINY.model_copy(update={"memory_bytes": 1})
     async with house(tmp_path, tight) as home:
         libraries = [await home.library(f"l{number}") for number in range(4)]
         for number, library in enumerate(libraries):
             await home.put(library, names(30), vectors(number, 30))
             await home.agrees(library)
-        with anyio.fail_after(10):
-            while len(home.views.status()) > 1:  # noqa: ASYNC110 - nothing tells of an eviction
-                await anyio.sleep(0.01)
+
+        async def one_is_left() -> bool:
+            return len(home.views.status()) == 1
+
+        await heard.until(one_is_left)
         for number, library in enumerate(libraries):
             await home.put(library, names(9, 25), vectors(number + 9, 9))
             await home.agrees(library)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from heard import Heard, hearing
 from store.backend import DIMENSION, create, draft, put_pending, vector
 
 from headwater.changes.log import Log
@@ -74,15 +75,26 @@ class Obedient:
                 await self.told.wait()
 
 
+class Obedients:
+    """One for each library."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Obedient] = {}
+
+    def bound(self, library: Library) -> Obedient:
+        return self._by_name.setdefault(library.name, Obedient())
+
+
 @dataclass
 class House:
     store: SqliteStore
     log: Log
     embedding: DocumentEmbedding
-    embedders: dict[str, Obedient] = field(default_factory=dict)
+    heard: Heard
+    embedders: Obedients
 
     def bound(self, library: Library) -> Obedient:
-        return self.embedders.setdefault(library.name, Obedient())
+        return self.embedders.bound(library)
 
     async def library(self, name: str = "books") -> Library:
         library: Library = await self.store.write(create(name))
@@ -106,10 +118,15 @@ class House:
     async def until(
         self, library: Library, condition: Callable[[dict[str, Document]], bool]
     ) -> dict[str, Document]:
-        """Return as soon as what is left meets `condition`."""
-        with anyio.fail_after(30):
-            while not condition(left := await self.left(library)):  # noqa: ASYNC110
-                await anyio.sleep(0.005)  # the pause of a poll, not a hope
+        """Return as soon as what is left meets `condition`; each attempt is logged."""
+        left: dict[str, Document] = {}
+
+        async def met() -> bool:
+            nonlocal left
+            left = await self.left(library)
+            return condition(left)
+
+        await self.heard.until(met)
         return left
 
     async def embedded(self) -> list[str | None]:
@@ -134,16 +151,17 @@ async def opened(
         on_commit=log.publish,
         on_foreign=log.hear,
     )
-    house = House(store, log, None)  # type: ignore[arg-type]  # completed below
-    embedders: Any = house
-    house.embedding = DocumentEmbedding(log, data, embedders, clock, settings, jitter=lambda: 1.0)
-    async with anyio.create_task_group() as group:
-        await group.start(store.run)
-        log.attach(store, await store.read(lambda reader: reader.head()))
-        if run:
-            await group.start(house.embedding.run)
-        yield house
-        group.cancel_scope.cancel()
+    embedders = Obedients()
+    bound: Any = embedders
+    embedding = DocumentEmbedding(log, data, bound, clock, settings, jitter=lambda: 1.0)
+    with hearing() as heard:
+        async with anyio.create_task_group() as group:
+            await group.start(store.run)
+            log.attach(store, await store.read(lambda reader: reader.head()))
+            if run:
+                await group.start(embedding.run)
+            yield House(store, log, embedding, heard, embedders)
+            group.cancel_scope.cancel()
     data.release()
 
 
@@ -229,14 +247,14 @@ async def test_a_refusal_leaves_the_embedder_in_use(tmp_path: Path) -> None:
         assert not isinstance(await house.embedding.vectors(library, ["good"]), Failure)
 
 
-async def test_a_wrong_shape_is_a_failure(tmp_path: Path) -> None:
+async def test_a_wrong_shape_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(tmp_path, run=False) as house:
         library = await house.library()
 
         async def wrong(texts: Sequence[str], kind: str = "document") -> Vectors:
             return np.zeros((len(texts), DIMENSION + 1), np.float32)
 
-        house.bound(library).embed = wrong  # type: ignore[method-assign]
+        monkeypatch.setattr(house.bound(library), "embed", wrong)
         failure = await house.embedding.vectors(library, ["a"])
         assert isinstance(failure, Failure)
         assert failure.error.code == "embedder_failed"

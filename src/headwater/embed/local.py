@@ -86,11 +86,6 @@ class LocalEmbedder(Embedder):
             vectors[wanted] = await self._lanes[kind].submit(legal)
         return vectors
 
-    @property
-    def query_waits(self) -> bool:
-        """Whether a query waits for the block of documents at work."""
-        return self._turns.first_waits
-
     def _load(self) -> tuple[LocalModel, int]:
         try:
             model = self.load()
@@ -148,10 +143,6 @@ class Turns:
         self._condition = threading.Condition()
         self._busy = False
         self._first = 0
-
-    @property
-    def first_waits(self) -> bool:
-        return self._first > 0
 
     @contextmanager
     def go_first(self) -> Iterator[None]:

@@ -148,6 +148,7 @@ class KeywordViews:
                 return
             if not known:
                 await pool.call(self._discard, name)
+                log.info("view.removed", kind="keyword", library=name)
 
 
 def _search(

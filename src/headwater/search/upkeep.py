@@ -126,7 +126,9 @@ class Upkeep:
     async def _one(self) -> bool:
         """Do the most urgent job; whether there was one."""
         if self._discarded:
-            await self._on_lane(partial(snapshot.remove, self._folder / self._discarded.pop()))
+            library_id = self._discarded.pop()
+            await self._on_lane(partial(snapshot.remove, self._folder / library_id))
+            log.info("view.removed", library=library_id)
             return True
         due = self._next_build()
         if due is not None:
@@ -242,6 +244,7 @@ class Upkeep:
             log.error("view.save_failed", library=view.id, error=str(error))
             return
         view.saved_position = position
+        log.debug("view.saved", library=view.id, position=position)
 
     async def _evict(self) -> bool:
         """Unload the view that was used longest ago while there are more than memory allows."""

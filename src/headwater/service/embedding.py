@@ -312,22 +312,22 @@ class DocumentEmbedding:
     ) -> None:
         """The embedder is at fault: leave it alone for a while, then go on with these."""
         self._rest(library, error)
+        await self._record(library, batch, error, self._clock.now_us())
         log_line.warning(
             "embedding.failed", library=library.id, code=error.code, detail=error.detail
         )
-        await self._record(library, batch, error, self._clock.now_us())
 
     async def _put_aside(
         self, library: Library, batch: Sequence[Waiting], error: HeadwaterError
     ) -> None:
         """The document is at fault: others come first, for a long time."""
+        await self._record(library, batch, error, self._refused_until_us())
         log_line.warning(
             "embedding.refused",
             library=library.id,
             documents=[document.id for document, _ in batch],
             detail=error.detail,
         )
-        await self._record(library, batch, error, self._refused_until_us())
 
     async def _record(
         self, library: Library, batch: Sequence[Waiting], error: HeadwaterError, due_us: int
