@@ -14,12 +14,18 @@ message always names the next step.
     │   ├── InvalidQuery
     │   ├── InvalidFilter
     │   ├── InvalidLibrary
-    │   └── InvalidSession
+    │   ├── InvalidSession
+    │   ├── InvalidHandshake
+    │   ├── UnknownSubprotocol
+    │   ├── UpgradeRequired
+    │   ├── InvalidFrame
+    │   └── UnknownAction
     ├── TooLarge                a limit in the settings was passed
     │   ├── LineTooLong
     │   ├── BodyTooLarge
     │   ├── TooManyItems
     │   ├── TooManyLines
+    │   ├── TooManySubscriptions
     │   ├── TooManySessions
     │   ├── SessionFull
     │   ├── TooManyPins
@@ -28,6 +34,8 @@ message always names the next step.
     ├── NotFound
     │   ├── LibraryNotFound
     │   ├── DocumentNotFound
+    │   ├── SubscriptionNotFound
+    │   ├── WatchNotFound
     │   ├── SessionNotFound
     │   ├── PinNotFound
     │   └── NoteNotFound
@@ -36,13 +44,16 @@ message always names the next step.
     │   ├── DocumentExists
     │   ├── VersionMismatch
     │   ├── EmbedderMismatch
+    │   ├── DuplicateRequest
     │   ├── SessionElsewhere
     │   └── StaleRevision
     ├── CursorExpired           the log no longer reaches back that far
     ├── UnsupportedEncoding
+    ├── OriginRefused           a page of another site may not open a socket
     ├── Unavailable             try again
     │   ├── NotCaughtUp
     │   ├── Overloaded
+    │   ├── RateLimited
     │   ├── ShuttingDown
     │   ├── EmbedderFailed
     │   ├── EmbedderUnavailable
@@ -113,6 +124,26 @@ class InvalidSession(InvalidInput):
     code = "invalid_session"
 
 
+class InvalidHandshake(InvalidInput):
+    code = "invalid_handshake"
+
+
+class UnknownSubprotocol(InvalidInput):
+    code = "unknown_subprotocol"
+
+
+class UpgradeRequired(InvalidInput):
+    code = "upgrade_required"
+
+
+class InvalidFrame(InvalidInput):
+    code = "invalid_frame"
+
+
+class UnknownAction(InvalidInput):
+    code = "unknown_action"
+
+
 class TooLarge(HeadwaterError):
     code = "too_large"
 
@@ -131,6 +162,10 @@ class TooManyItems(TooLarge):
 
 class TooManyLines(TooLarge):
     code = "too_many_lines"
+
+
+class TooManySubscriptions(TooLarge):
+    code = "too_many_subscriptions"
 
 
 class TooManySessions(TooLarge):
@@ -163,6 +198,14 @@ class LibraryNotFound(NotFound):
 
 class DocumentNotFound(NotFound):
     code = "document_not_found"
+
+
+class SubscriptionNotFound(NotFound):
+    code = "subscription_not_found"
+
+
+class WatchNotFound(NotFound):
+    code = "watch_not_found"
 
 
 class SessionNotFound(NotFound):
@@ -209,6 +252,10 @@ class StaleRevision(Conflict):
     code = "stale_revision"
 
 
+class DuplicateRequest(Conflict):
+    code = "duplicate_request"
+
+
 class CursorExpired(HeadwaterError):
     """`fields["earliest"]` is the oldest cursor that can still be read after."""
 
@@ -217,6 +264,10 @@ class CursorExpired(HeadwaterError):
 
 class UnsupportedEncoding(HeadwaterError):
     code = "unsupported_encoding"
+
+
+class OriginRefused(HeadwaterError):
+    code = "origin_refused"
 
 
 class Unavailable(HeadwaterError):
@@ -230,6 +281,12 @@ class NotCaughtUp(Unavailable):
 
 class Overloaded(Unavailable):
     code = "overloaded"
+
+
+class RateLimited(Unavailable):
+    """`fields["retry_after_ms"]` says when one more is taken."""
+
+    code = "rate_limited"
 
 
 class ShuttingDown(Unavailable):

@@ -360,6 +360,65 @@ class EmbedSettings(Section):
         return key
 
 
+class WebSocketSettings(Section):
+    """WebSockets: what one of them may ask for, and how many there may be."""
+
+    max_sockets: int = Field(10_000, ge=1, description="WebSockets open at once in one process.")
+    origins: str = Field(
+        "",
+        description="Web pages of other sites that may open a WebSocket, separated by commas, `*` "
+        "for any characters: `https://*.example.org`. Pages of the server's own host and of this "
+        "machine always may, and so may what is no page.",
+    )
+    message_bytes: int = Field(
+        4 * MiB, ge=KiB, description="Largest message a client may send, in bytes."
+    )
+    unfinished_bytes: int = Field(
+        256 * MiB,
+        ge=MiB,
+        description="Memory for messages that have begun to arrive, of all sockets of a process, "
+        "in bytes.",
+    )
+    part_bytes: int = Field(
+        256 * KiB,
+        ge=KiB,
+        description="Size from which a search's results are sent in several parts, in bytes.",
+    )
+    in_flight: int = Field(
+        32,
+        ge=1,
+        le=10_000,
+        description="Requests of one socket worked on at once; with more it is not read.",
+    )
+    requests_per_second: float = Field(
+        2_000, gt=0, description="Requests a second that one socket may send in the long run."
+    )
+    burst: int = Field(
+        5_000, ge=1, description="Requests it may send at once after it has been quiet."
+    )
+    subscriptions: int = Field(100, ge=1, description="Subscriptions of one socket.")
+    watches: int = Field(4_000, ge=1, description="Live queries of one socket.")
+    max_unacked: int = Field(
+        10_000, ge=1, description="Largest `max_unacked` a subscription may ask for, in events."
+    )
+    ping_every: Seconds = Field(
+        timedelta(seconds=20), description="How often a socket is pinged, in seconds."
+    )
+    ping_timeout: Seconds = Field(
+        timedelta(seconds=20),
+        description="How late an answer to a ping may be before the socket is closed, in seconds.",
+    )
+    stall: Seconds = Field(
+        timedelta(seconds=60),
+        description="A client that reads nothing for this long is disconnected, in seconds.",
+    )
+    progress: Seconds = Field(
+        timedelta(seconds=5),
+        description="How often a subscription or live query with nothing to tell sends its cursor, "
+        "in seconds.",
+    )
+
+
 class LimitSettings(Section):
     """What one request may ask for."""
 
@@ -412,5 +471,6 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     search: SearchSettings = SearchSettings()
     feeds: FeedSettings = FeedSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     limits: LimitSettings = LimitSettings()

@@ -29,6 +29,10 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.InvalidInput: 422,
     errors.InvalidJson: 400,
     errors.InvalidCursor: 400,
+    errors.InvalidHandshake: 400,
+    errors.UnknownSubprotocol: 400,
+    errors.UpgradeRequired: 426,
+    errors.OriginRefused: 403,
     errors.TooLarge: 413,
     errors.TooManyItems: 413,
     errors.NotFound: 404,
@@ -38,6 +42,7 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.UnsupportedEncoding: 415,
     errors.Unavailable: 503,
     errors.Overloaded: 429,
+    errors.RateLimited: 429,
     errors.EmbedderFailed: 502,
     errors.Refused: 500,
     HeadwaterError: 500,
@@ -45,6 +50,7 @@ STATUS: dict[type[HeadwaterError], int] = {
 
 TITLES = {
     400: "The request could not be read",
+    403: "Not allowed from there",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict with the current state",
@@ -53,6 +59,7 @@ TITLES = {
     413: "Over a limit",
     415: "Unsupported encoding",
     422: "The request is not valid",
+    426: "A WebSocket handshake is needed",
     429: "Too many requests",
     500: "Internal error",
     502: "The embedder failed",
@@ -68,7 +75,25 @@ def status_of(error: HeadwaterError) -> int:
 def problem(
     status: int, code: str, detail: str, request: Request, retryable: bool = False, **fields: Any
 ) -> Response:
-    body = {
+    body = _members(status, code, detail, retryable, fields)
+    body["request_id"] = request.scope.get("headwater.request_id")
+    wait_s = max(RETRY_AFTER_S, math.ceil(fields.get("retry_after_s") or 0))
+    headers = {"retry-after": str(wait_s)} if status in (429, 503) else None
+    return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
+
+
+def encoded(error: HeadwaterError) -> bytes:
+    """One of our own errors as a problem without a request."""
+    status = status_of(error)
+    return msgspec.json.encode(
+        _members(status, error.code, error.detail, error.retryable, error.fields)
+    )
+
+
+def _members(
+    status: int, code: str, detail: str, retryable: bool, fields: dict[str, Any]
+) -> dict[str, Any]:
+    return {
         **fields,
         "type": "urn:headwater:problem:" + code.replace("_", "-"),
         "title": TITLES.get(status, "Error"),
@@ -76,11 +101,7 @@ def problem(
         "detail": detail,
         "code": code,
         "retryable": retryable,
-        "request_id": request.scope.get("headwater.request_id"),
     }
-    wait_s = max(RETRY_AFTER_S, math.ceil(fields.get("retry_after_s") or 0))
-    headers = {"retry-after": str(wait_s)} if status in (429, 503) else None
-    return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
 
 
 def known(request: Request, error: HeadwaterError) -> Response:

@@ -1,0 +1,1 @@
+"""WebSockets: one open socket, what it may say, and what it is told."""

@@ -1,0 +1,58 @@
+"""One open WebSocket, as the rest of this folder sees it.
+
+The server's protocol implements it and hands it over in the ASGI scope. Messages are text, already
+encoded; writing never waits, and whoever has much to write asks first whether the peer takes it.
+It holds no message of its own: what is not written stays with whoever wants to write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+EXTENSION = "headwater.wire"
+"""Where a `Wire` stands in the scope's extensions."""
+
+
+class SocketClosed(Exception):
+    """The socket is closed, or closing: nothing more can be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("the socket is closed")
+
+
+class Wire(Protocol):
+    """Loop only."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the peer takes what is sent: false from a high-water mark down to a low one."""
+        ...
+
+    @property
+    def bytes_received(self) -> int: ...
+
+    @property
+    def bytes_sent(self) -> int: ...
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        """Send text messages, UTF-8, in order and at once. Raises `SocketClosed`."""
+        ...
+
+    def on_writable(self, tell: Callable[[], None]) -> None:
+        """Call `tell` whenever `writable` becomes true, and when the socket closes."""
+        ...
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin to close; what was written goes first. Does nothing when already closing."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Return once the connection is gone."""
+        ...
+
+
+def wire_of(scope: Any) -> Wire | None:
+    """The wire of an ASGI scope; None when the server has none to give."""
+    found: Wire | None = scope.get("extensions", {}).get(EXTENSION)
+    return found

@@ -1,0 +1,543 @@
+"""The WebSocket protocol that `server.py` gives to uvicorn, on the parser of `websockets`.
+
+uvicorn's own one answers a flood of pings without bound, parses a flood of small frames in one go,
+gives up on a peer whose pong it does not read itself, and cuts a connection before the reason can
+reach the peer. This one reads a little at a time and not at all while the peer takes nothing,
+closes a peer that reads nothing for too long, and lingers until the close frame has arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import unquote
+
+import structlog
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+from websockets.datastructures import Headers
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from headwater.api import problems
+from headwater.api.socket.close import CloseCode
+from headwater.api.socket.wire import EXTENSION, SocketClosed, Wire
+from headwater.errors import InvalidHandshake
+from headwater.settings import WebSocketSettings
+
+log = structlog.get_logger(__name__)
+
+SLICE_BYTES = 4 << 10
+"""Parsed at a time; some 700 frames of the smallest kind, a few milliseconds."""
+FRAMES_IN_A_ROW = 64
+"""Frames before others get a turn of the loop."""
+INBOX_MESSAGES = 8
+"""Messages parsed ahead of the application; then the peer is not read."""
+JOINED_BYTES = 64 << 10
+"""Frames up to this are copied into one write."""
+LINGER_S = 2.0
+"""How long a peer may take to answer a close frame before the connection is cut."""
+LINGER_BYTES = 64 << 20
+"""What it may still send meanwhile."""
+STOP_S = 3.0
+"""How long the application may take to close a socket when the server stops."""
+
+Asgi = dict[str, Any]
+
+
+class Unfinished:
+    """Bytes of messages that have begun and not ended, of all sockets of a process."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.bytes = 0
+
+
+class SocketProtocol(asyncio.Protocol, Wire):
+    """One WebSocket connection, from its handshake on. Loop only.
+
+    The application hears through ASGI and speaks through `Wire`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        settings: WebSocketSettings,
+        unfinished: Unfinished,
+    ) -> None:
+        self._config = config
+        self._server = server_state
+        self._app_state = app_state
+        self._settings = settings
+        self._unfinished = unfinished
+        self._loop = _loop or asyncio.get_running_loop()
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
+        self._frames = ServerProtocol(max_size=settings.message_bytes)
+        self._handshake: Response | None = None
+        self._answer: tuple[int, list[tuple[bytes, bytes]], bytes] | None = None
+        self._inbox: deque[Asgi] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+        self._rest = memoryview(b"")
+        self._resuming = False
+        self._message = bytearray()
+        self._is_text = True
+        self._held_bytes = 0
+        self._reading = True
+        self._peer_takes = True
+        self._tell_writable: Callable[[], None] | None = None
+        self._closed = asyncio.Event()
+        self._lingered_bytes = 0
+        self._written = self._received = 0
+        self._taken = 0
+        self._heard_s = self._loop.time()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    # ── The connection ──────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self)  # type: ignore[arg-type]  # of uvicorn's own kinds
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._server.connections.discard(self)
+        self._hold(0)
+        self._rest = memoryview(b"")
+        self._message = bytearray()
+        self._closed.set()
+        self._disconnected(self._frames.close_rcvd.code if self._frames.close_rcvd else 1006)
+        self._wake_writers()
+
+    def eof_received(self) -> None:
+        """The peer has ended its side: the transport closes."""
+
+    def shutdown(self) -> None:
+        """uvicorn's call to stop: the application closes its sockets by itself, soon."""
+        if self._handshake is None:
+            self._transport.close()
+        elif self._is_open:
+            self._timer("stop", STOP_S, functools.partial(self.close, CloseCode.GOING_AWAY))
+
+    @property
+    def _is_open(self) -> bool:
+        return self._frames.state is State.OPEN and not self._closed.is_set()
+
+    # ── Reading ─────────────────────────────────────────────────────────────────────────────────
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        self._heard_s = self._loop.time()
+        if self._frames.state is State.CLOSING or self._frames.state is State.CLOSED:
+            self._linger(data)
+            return
+        self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse until everything is parsed, the inbox is full, or others should have a turn."""
+        frames = 0
+        while self._rest and len(self._inbox) < INBOX_MESSAGES and self._peer_takes:
+            if frames >= FRAMES_IN_A_ROW:
+                self._parse_soon()
+                break
+            piece, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
+            self._frames.receive_data(bytes(piece))
+            events = self._frames.events_received()
+            if self._handshake is None and self._frames.handshake_exc is not None:
+                self._refuse_handshake(self._frames.handshake_exc)
+                return
+            frames += len(events)
+            for event in events:
+                if isinstance(event, Request):
+                    self._connect(event)
+                else:
+                    self._take(cast(Frame, event))
+            if self._frames.parser_exc is not None:
+                self._failed(self._frames.parser_exc)
+                return
+            self._flush()
+            self._hold(len(self._frames.reader.buffer) + len(self._message))
+        self._steer()
+
+    def _parse_soon(self) -> None:
+        if not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._parse_on)
+
+    def _parse_on(self) -> None:
+        self._resuming = False
+        if not self._closed.is_set():
+            self._parse()
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._is_text = frame.opcode is Opcode.TEXT
+            if frame.fin:
+                self._deliver(frame.data)
+            else:
+                self._message = bytearray(frame.data)
+        elif frame.opcode is Opcode.CONT:
+            self._message += frame.data
+            if frame.fin:
+                message, self._message = self._message, bytearray()
+                self._deliver(message)
+        elif frame.opcode is Opcode.CLOSE:
+            self._peer_closed()
+
+    def _deliver(self, message: bytes | bytearray | memoryview) -> None:
+        if not self._is_open:
+            return
+        if not self._is_text:
+            self._arrived({"type": "websocket.receive", "bytes": bytes(message)})
+            return
+        try:
+            text = str(message, "utf-8")
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_TEXT, "a text message must be UTF-8")
+            return
+        self._arrived({"type": "websocket.receive", "text": text})
+
+    def _hold(self, size: int) -> None:
+        """Count what is kept of an unfinished message; too much in all ends this one."""
+        grown = size - self._held_bytes
+        self._unfinished.bytes += grown
+        self._held_bytes = size
+        over = self._unfinished.bytes > self._unfinished.limit_bytes
+        if grown > 0 and size > SLICE_BYTES and over:
+            self._fail(CloseCode.TRY_AGAIN_LATER, "too many large messages arrive at once")
+
+    def _steer(self) -> None:
+        """Read the peer only while there is room for what it says, and it takes what is said."""
+        wanted = not self._rest and len(self._inbox) < INBOX_MESSAGES and self._peer_takes
+        if wanted == self._reading or self._closed.is_set() or self._transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._heard_s = self._loop.time()  # what it said meanwhile is only heard now
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    # ── Writing ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def writable(self) -> bool:
+        return self._peer_takes
+
+    @property
+    def bytes_received(self) -> int:
+        return self._received
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._written
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        if not self._is_open:
+            raise SocketClosed
+        parts: list[bytes] = []
+        size = 0
+        for message in messages:
+            parts += (_head(len(message)), message)
+            size += len(message)
+        if size <= JOINED_BYTES:
+            self._send(b"".join(parts))
+        else:
+            for part in parts:
+                self._send(part)
+
+    def on_writable(self, tell: Callable[[], None]) -> None:
+        self._tell_writable = tell
+
+    async def wait_closed(self) -> None:
+        await self._closed.wait()
+
+    def pause_writing(self) -> None:
+        self._peer_takes = False
+        self._taken = self._taken_bytes()
+        self._timer("stall", self._settings.stall.total_seconds(), self._check_stall)
+        self._steer()
+
+    def resume_writing(self) -> None:
+        self._peer_takes = True
+        self._cancel("stall")
+        if self._rest:
+            self._parse_soon()
+        else:
+            self._steer()
+        self._wake_writers()
+
+    def _taken_bytes(self) -> int:
+        return self._written - self._transport.get_write_buffer_size()
+
+    def _check_stall(self) -> None:
+        taken = self._taken_bytes()
+        if taken > self._taken:  # slowly, but it reads
+            self._taken = taken
+            self._timer("stall", self._settings.stall.total_seconds(), self._check_stall)
+        else:
+            log.info("websocket.stalled", waiting_bytes=self._transport.get_write_buffer_size())
+            self.close(CloseCode.STALLED, "nothing was read for too long")
+
+    def _send(self, data: bytes) -> None:
+        self._written += len(data)
+        self._transport.write(data)
+
+    def _flush(self) -> None:
+        """Send what the parser has to say: pongs, an answer to a close, the end of the stream."""
+        for data in self._frames.data_to_send():
+            if self._transport.is_closing():
+                return
+            if data:
+                self._send(data)
+            else:
+                self._transport.write_eof()
+
+    def _wake_writers(self) -> None:
+        if self._tell_writable is not None:
+            self._tell_writable()
+
+    # ── Being alive ─────────────────────────────────────────────────────────────────────────────
+
+    def _ping(self) -> None:
+        """Ask for a sign of life, and miss the one that should have come by now.
+
+        What this side does not read, or could not send, is not held against the peer: the stall
+        is watched for by itself.
+        """
+        if not self._is_open:
+            return
+        every_s = self._settings.ping_every.total_seconds()
+        late_s = every_s + self._settings.ping_timeout.total_seconds()
+        if self._reading and self._loop.time() - self._heard_s > late_s:
+            self._fail(CloseCode.INTERNAL, "no answer to a ping")
+            return
+        if self._peer_takes:
+            self._frames.send_ping(struct.pack("!I", self._received & 0xFFFFFFFF))
+            self._flush()
+        self._timer("ping", every_s, self._ping)
+
+    # ── Closing ─────────────────────────────────────────────────────────────────────────────────
+
+    def close(self, code: int, reason: str = "") -> None:
+        if not self._is_open:
+            return
+        self._frames.send_close(code, reason)
+        self._flush()
+        self._closing(code)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        """Close because of what the peer did; nothing it says after that is looked at."""
+        if self._is_open:
+            self._frames.fail(code, reason)
+            self._flush()
+            self._closing(code)
+
+    def _failed(self, error: Exception) -> None:
+        """The parser has given up, and has queued the close frame."""
+        if self._handshake is None:
+            self._refuse_handshake(error)
+            return
+        log.debug("websocket.failed", error=str(error), too_big=isinstance(error, PayloadTooBig))
+        self._flush()
+        sent = self._frames.close_sent
+        self._closing(sent.code if sent is not None else 1006)
+
+    def _closing(self, code: int) -> None:
+        """A close frame is on its way: tell the application, wait for the peer, not for ever."""
+        for name in ("ping", "stall", "stop"):
+            self._cancel(name)
+        self._disconnected(code)
+        self._rest = memoryview(b"")
+        self._message = bytearray()
+        self._hold(0)
+        self._timer("linger", LINGER_S, self._transport.abort)
+        self._wake_writers()
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _linger(self, data: bytes) -> None:
+        """Read on until the peer ends: closing with unread data would take the close frame away."""
+        self._lingered_bytes += len(data)
+        if self._lingered_bytes > LINGER_BYTES:
+            self._transport.abort()
+        elif self._frames.state is State.CLOSING and not self._frames.eof_sent:
+            self._frames.receive_data(data)
+            self._frames.events_received()
+            if self._frames.close_rcvd is not None:
+                self._transport.close()
+
+    def _peer_closed(self) -> None:
+        received = self._frames.close_rcvd
+        self._disconnected(received.code if received is not None else 1005)
+        self._flush()
+        self._closing(1000)
+        self._transport.close()
+
+    def _disconnected(self, code: int) -> None:
+        if not self._inbox or self._inbox[-1]["type"] != "websocket.disconnect":
+            self._arrived({"type": "websocket.disconnect", "code": code})
+
+    # ── The handshake and ASGI ──────────────────────────────────────────────────────────────────
+
+    def _connect(self, request: Request) -> None:
+        response = self._frames.accept(request)
+        self._handshake = response
+        if response.status_code != 101:
+            self._refuse_handshake(self._frames.handshake_exc)
+            return
+        path, _, query = request.path.partition("?")
+        headers = [(n.encode(), v.encode("latin-1")) for n, v in request.headers.raw_items()]
+        offered = request.headers.get_all("Sec-WebSocket-Protocol")
+        scope: Asgi = {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "ws",
+            "server": self._transport.get_extra_info("sockname"),
+            "client": self._transport.get_extra_info("peername"),
+            "root_path": self._config.root_path,
+            "path": self._config.root_path + unquote(path),
+            "raw_path": (self._config.root_path + path).encode(),
+            "query_string": query.encode(),
+            "headers": headers,
+            "subprotocols": [token.strip() for line in offered for token in line.split(",")],
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: self},
+        }
+        self._arrived({"type": "websocket.connect"})
+        # As in uvicorn's own protocols: the server is the parent of its connections' tasks.
+        task = self._loop.create_task(self._run(scope))
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    async def _run(self, scope: Asgi) -> None:
+        try:
+            await self._config.loaded_app(scope, self._receive, self._answer_asgi)
+        except Exception as error:
+            log.error("websocket.crashed", path=scope["path"], exc_info=error)
+            self.close(CloseCode.INTERNAL, "a bug in the server; its log has the details")
+        if self._frames.state is State.CONNECTING:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"")
+        else:
+            self.close(CloseCode.NORMAL)
+
+    async def _receive(self) -> Asgi:
+        while not self._inbox:
+            self._arrival = self._loop.create_future()
+            await self._arrival
+        message = self._inbox.popleft()
+        if message["type"] == "websocket.disconnect":
+            self._inbox.append(message)  # said again to whoever asks again
+        elif self._rest:
+            self._parse_soon()
+        else:
+            self._steer()
+        return message
+
+    def _arrived(self, message: Asgi) -> None:
+        self._inbox.append(message)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    async def _answer_asgi(self, message: Asgi) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.close":
+            if self._frames.state is State.CONNECTING:
+                self._refuse(HTTPStatus.FORBIDDEN, (), b"")
+            else:
+                self.close(message.get("code", 1000), message.get("reason") or "")
+        elif kind == "websocket.send":
+            text = message.get("text")
+            if text is None:
+                raise RuntimeError("this server sends text only")
+            self.write([text.encode()])
+        elif kind == "websocket.http.response.start":
+            self._answer = (message["status"], list(message.get("headers", ())), b"")
+        elif kind == "websocket.http.response.body" and self._answer is not None:
+            status, headers, body = self._answer
+            self._answer = (status, headers, body + message.get("body", b""))
+            if not message.get("more_body", False):
+                self._refuse(*self._answer)
+        else:
+            raise RuntimeError(f"{kind} was not expected")
+
+    def _accept(self, message: Asgi) -> None:
+        if self._closed.is_set() or self._transport.is_closing():
+            return
+        response = self._handshake
+        assert response is not None, "no handshake"
+        del response.headers["Date"]
+        if subprotocol := message.get("subprotocol"):
+            response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        for name, value in message.get("headers", ()):
+            response.headers[name.decode("latin-1")] = value.decode("latin-1")
+        self._frames.send_response(response)
+        self._flush()
+        self._timer("ping", self._settings.ping_every.total_seconds(), self._ping)
+
+    def _refuse_handshake(self, error: BaseException | None) -> None:
+        self._handshake = self._handshake or Response(400, "Bad Request", Headers())
+        body = problems.encoded(
+            InvalidHandshake(
+                f"this is no WebSocket handshake: {error}; /asyncapi.json describes the socket"
+            )
+        )
+        self._refuse(
+            self._handshake.status_code,
+            [(b"content-type", problems.MEDIA_TYPE.encode())]
+            + [
+                (name.lower().encode(), value.encode())
+                for name, value in self._handshake.headers.raw_items()
+                if name.lower() in ("upgrade", "sec-websocket-version")
+            ],
+            body,
+        )
+
+    def _refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Answer the handshake as plain HTTP, and close."""
+        head = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
+        head += [b"%b: %b\r\n" % (name, value) for name, value in headers]
+        head.append(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body))
+        if not self._transport.is_closing():
+            self._send(b"".join(head) + body)
+            self._transport.close()
+        self._frames.state = State.CLOSED
+        self._disconnected(1006)
+
+    # ── Timers ──────────────────────────────────────────────────────────────────────────────────
+
+    def _timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
+        self._cancel(name)
+        self._timers[name] = self._loop.call_later(seconds, call)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+
+def _head(size: int) -> bytes:
+    """The head of an unmasked, unfragmented text frame (RFC 6455, section 5.2)."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 1 << 16:
+        return struct.pack("!BBH", 0x81, 126, size)
+    return struct.pack("!BBQ", 0x81, 127, size)
