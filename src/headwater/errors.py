@@ -46,7 +46,8 @@ message always names the next step.
     │   ├── EmbedderMismatch
     │   ├── DuplicateRequest
     │   ├── SessionElsewhere
-    │   └── StaleRevision
+    │   ├── StaleRevision
+    │   └── Replaced
     ├── CursorExpired           the log no longer reaches back that far
     ├── UnsupportedEncoding
     ├── OriginRefused           a page of another site may not open a socket
@@ -54,6 +55,7 @@ message always names the next step.
     │   ├── NotCaughtUp
     │   ├── Overloaded
     │   ├── RateLimited
+    │   ├── PresenceLost
     │   ├── ShuttingDown
     │   ├── EmbedderFailed
     │   ├── EmbedderUnavailable
@@ -256,6 +258,12 @@ class DuplicateRequest(Conflict):
     code = "duplicate_request"
 
 
+class Replaced(Conflict):
+    """Another connection of the same client has taken this one's place in a session."""
+
+    code = "replaced"
+
+
 class CursorExpired(HeadwaterError):
     """`fields["earliest"]` is the oldest cursor that can still be read after."""
 
@@ -287,6 +295,12 @@ class RateLimited(Unavailable):
     """`fields["retry_after_ms"]` says when one more is taken."""
 
     code = "rate_limited"
+
+
+class PresenceLost(Unavailable):
+    """The others were told that this person is gone, as this server did not say otherwise."""
+
+    code = "presence_lost"
 
 
 class ShuttingDown(Unavailable):

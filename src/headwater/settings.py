@@ -419,6 +419,57 @@ class WebSocketSettings(Section):
     )
 
 
+class SessionSettings(Section):
+    """Shared search sessions: how many, how large, and how soon somebody counts as gone."""
+
+    most: int = Field(1_000, ge=1, description="Sessions there may be.")
+    people: int = Field(100, ge=1, le=1_000, description="People in one session at once.")
+    pins: int = Field(200, ge=1, description="Pins in one session.")
+    notes: int = Field(500, ge=1, description="Notes in one session.")
+    note_chars: int = Field(
+        4_000, ge=1, description="Length of a note, or of a pin's text, in characters."
+    )
+    k: int = Field(100, ge=1, le=1_000, description="Results of a session's query.")
+    message_bytes: int = Field(
+        4 * KiB,
+        ge=64,
+        le=32 * KiB,
+        description="Largest message that one person passes to the others, in bytes.",
+    )
+    messages_per_second: float = Field(
+        60, gt=0, description="Messages a second that one person may pass to the others."
+    )
+    requests_per_second: float = Field(
+        50, gt=0, description="Requests a second that one person may send."
+    )
+    buffer_bytes: int = Field(
+        MiB,
+        ge=64 * KiB,
+        description="Events kept for somebody who reads slowly, before the whole state is sent "
+        "instead, in bytes.",
+    )
+    ping_every: Seconds = Field(
+        timedelta(seconds=3), description="How often a person's socket is pinged, in seconds."
+    )
+    ping_timeout: Seconds = Field(
+        timedelta(seconds=5),
+        description="How late an answer to a ping may be before that person has left, in seconds.",
+    )
+    lease: Seconds = Field(
+        timedelta(seconds=10),
+        description="How long a server process may be silent before its people have left, "
+        "in seconds.",
+    )
+    reap_every: Seconds = Field(
+        timedelta(seconds=1),
+        description="How often the people of processes that ended are looked for, in seconds.",
+    )
+    keep: Seconds = Field(
+        timedelta(days=30),
+        description="A session nobody has been in for this long is deleted, in seconds.",
+    )
+
+
 class LimitSettings(Section):
     """What one request may ask for."""
 
@@ -472,5 +523,6 @@ class Settings(BaseSettings):
     search: SearchSettings = SearchSettings()
     feeds: FeedSettings = FeedSettings()
     websocket: WebSocketSettings = WebSocketSettings()
+    sessions: SessionSettings = SessionSettings()
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     limits: LimitSettings = LimitSettings()

@@ -201,7 +201,7 @@ class SessionContract:
             with pytest.raises(StaleRevision) as refused:
                 await opened.store.write(ReviseQuery(session.id, 0, b'{"query":"b"}', ANN))
             current = refused.value.fields["current"]
-            assert (current["revision"], current["query"]) == (1, {"vector": [1, 2], "k": 3})
+            assert (current["revision"], current["query"]) == (1, {"k": 3, "vector_dimension": 2})
             assert (await state(opened)).session == revised
             (updated,) = await told(opened, "session.updated")
             assert updated.position == revised.position

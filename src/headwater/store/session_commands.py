@@ -75,12 +75,12 @@ class RemoveLostPeople:
 class ReviseQuery:
     """→ `Session`. Change `session.updated`, which carries the query without its vector.
 
-    Raises `SessionNotFound`; `StaleRevision` when the query's revision is not `base_revision`.
+    `query` is None to ask nothing any more. Raises `SessionNotFound`; `StaleRevision` when the query's revision is not `base_revision`.
     """
 
     session_id: str
     base_revision: int
-    query: bytes
+    query: bytes | None
     author: Author
 
 

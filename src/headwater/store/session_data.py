@@ -43,14 +43,14 @@ def mark_data(mark: Mark) -> dict[str, Any]:
     }
 
 
-def query_data(session: Session, *, vector: bool) -> dict[str, Any]:
-    """The shared query with its revision and author. Changes never carry a vector.
+def query_data(session: Session) -> dict[str, Any]:
+    """The shared query with its revision and author.
 
-    Without it the query says how long it is: `vector_dimension`.
+    Changes carry no vectors: a query by vector says how long it is, `vector_dimension`.
     """
     query: dict[str, Any] | None = None
     if session.query is not None:
         query = msgspec.json.decode(session.query, type=dict[str, Any])
-        if not vector and (given := query.pop("vector", None)) is not None:
+        if (given := query.pop("vector", None)) is not None:
             query["vector_dimension"] = len(given)
     return {"revision": session.revision, "query": query, "author": author_data(session.author)}

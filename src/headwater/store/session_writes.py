@@ -220,7 +220,7 @@ def revise_query(tx: Transaction, command: ReviseQuery) -> Session:
         raise StaleRevision(
             f"the query is at revision {session.revision} by now, not {command.base_revision}; "
             "look at `current` and edit that",
-            current=query_data(session, vector=True),
+            current=query_data(session),
         )
     author = command.author
     tx.db.execute(
@@ -236,7 +236,7 @@ def revise_query(tx: Transaction, command: ReviseQuery) -> Session:
         },
     )
     revised = _session(tx.db, session.id)
-    _tell(tx, "session.updated", revised, **query_data(revised, vector=False))
+    _tell(tx, "session.updated", revised, **query_data(revised))
     return revised
 
 
