@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from embed.packages import stand_in
 from embed.plugin import Letters
 from embed.provider import FakeProvider, vectors
 
@@ -23,6 +22,7 @@ from headwater.embed.contract import EmbedderContract, check
 from headwater.embed.fastembed import FastEmbed
 from headwater.embed.hosted import Hosted
 from headwater.embed.openai import OpenAI
+from headwater.embed.provider import Provider
 from headwater.embed.query_cache import QueryCache
 from headwater.embed.remote import RemoteEmbedder
 from headwater.embed.sentence_transformers import SentenceTransformers
@@ -49,28 +49,32 @@ class TestHosted(EmbedderContract):
 
 
 class Remote(EmbedderContract):
+    provider: type[Provider]
+    dimension: int | None = None
+    settings = EmbedSettings()
+
     @pytest.fixture(autouse=True)
     def _provider(self, fake: FakeProvider) -> None:
         fake.max_inputs = 50
         self.fake = fake
 
+    def make(self) -> Embedder:
+        provider = self.provider("m", self.fake.url, None)
+        return RemoteEmbedder(provider, self.dimension, self.settings, SystemClock())
+
 
 class TestOpenAI(Remote):
-    def make(self) -> Embedder:
-        settings = EmbedSettings(max_inputs=64)
-        return RemoteEmbedder(OpenAI("m", self.fake.url, None), None, settings, SystemClock())
+    provider = OpenAI
+    settings = EmbedSettings(max_inputs=64)
 
 
 class TestOpenAIOfAnotherWidth(Remote):
-    def make(self) -> Embedder:
-        return RemoteEmbedder(OpenAI("m", self.fake.url, None), 4, EmbedSettings(), SystemClock())
+    provider = OpenAI
+    dimension = 4
 
 
 class TestCohere(Remote):
-    def make(self) -> Embedder:
-        return RemoteEmbedder(
-            Cohere("m", self.fake.url, None), None, EmbedSettings(), SystemClock()
-        )
+    provider = Cohere
 
 
 class _StubTextEmbedding:
@@ -109,9 +113,7 @@ class _StubSentenceTransformer:
 class TestFastEmbed(EmbedderContract):
     @pytest.fixture(autouse=True)
     def _package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        stub = types.ModuleType("fastembed")
-        stub.TextEmbedding = _StubTextEmbedding  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "fastembed", stub)
+        stand_in(monkeypatch, "fastembed", TextEmbedding=_StubTextEmbedding)
 
     def make(self) -> Embedder:
         return FastEmbed("fastembed", "stub")
@@ -120,9 +122,8 @@ class TestFastEmbed(EmbedderContract):
 class TestSentenceTransformers(EmbedderContract):
     @pytest.fixture(autouse=True)
     def _package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        stub = types.ModuleType("sentence_transformers")
-        stub.SentenceTransformer = _StubSentenceTransformer  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "sentence_transformers", stub)
+        stub = _StubSentenceTransformer
+        stand_in(monkeypatch, "sentence_transformers", SentenceTransformer=stub)
 
     def make(self) -> Embedder:
         return SentenceTransformers("sentence-transformers", "stub")

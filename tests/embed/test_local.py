@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import anyio
 import anyio.to_thread
 import numpy as np
 import pytest
+from embed.packages import stand_in
 from embed.provider import vectors
 
 from headwater.embed import Embedder
@@ -64,9 +64,7 @@ async def test_a_model_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyP
     def load(model_name: str) -> None:
         raise ValueError(f"Model {model_name} is not supported")
 
-    stub = types.ModuleType("fastembed")
-    stub.TextEmbedding = load  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fastembed", stub)
+    stand_in(monkeypatch, "fastembed", TextEmbedding=load)
     error = await failure_of(FastEmbed("fastembed", "magic"))
     assert "'magic' of fastembed cannot be loaded (ValueError: Model magic" in error.detail
 

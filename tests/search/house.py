@@ -1,4 +1,4 @@
-"""A real store, its log and the views on it, opened and closed as a server would."""
+"""A store, its log and the views on it, opened and closed as a server would."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import msgspec
 import numpy as np
 from search.brute import ranked
 from store.backend import draft
+from store.spine import Spine, spine
 
-from headwater.changes.log import Log
+from headwater.app import started
 from headwater.clock import SystemClock
 from headwater.model import Change, Library, Metric, Position, Vectors
 from headwater.search.base import Neighbours
 from headwater.search.views import LocalViews
-from headwater.settings import SearchSettings, StoreSettings
-from headwater.store.base import CreateLibrary, LogPage, PutDocuments, Reader
-from headwater.store.sqlite import SqliteStore
+from headwater.settings import SearchSettings
+from headwater.store.base import LogPage, PutDocuments, Reader
 
 DIMENSION = 8
 
@@ -37,27 +37,12 @@ TINY = SearchSettings(
 
 
 @dataclass
-class House:
-    store: SqliteStore
-    log: Log
+class House(Spine):
     views: LocalViews
     folder: Path
 
     async def library(self, name: str = "books", metric: Metric = "cosine") -> Library:
-        library: Library = await self.store.write(
-            CreateLibrary(
-                id=SystemClock().uuid7(),
-                name=name,
-                description=None,
-                embedder="none",
-                embedder_identity="none",
-                dimension=DIMENSION,
-                metric=metric,
-                chunk_size=1000,
-                chunk_overlap=0,
-            )
-        )
-        return library
+        return await self.create(name, dimension=DIMENSION, metric=metric)
 
     async def put(self, library: Library, ids: Sequence[str], matrix: Vectors) -> int:
         """One document of one chunk for each id; returns the last position."""
@@ -119,20 +104,13 @@ class House:
 async def house(
     folder: Path, settings: SearchSettings = TINY, *, write_snapshots: bool = True
 ) -> AsyncIterator[House]:
-    clock = SystemClock()
-    log = Log(1 << 20)
-    store = SqliteStore(folder, StoreSettings(), clock, on_commit=log.publish, on_foreign=log.hear)
-    async with anyio.create_task_group() as outer:
-        await outer.start(store.run)
-        log.attach(store, await store.read(lambda reader: reader.head()))
+    kept = folder / "views"
+    async with spine(folder) as on:
         views = LocalViews(
-            folder / "views", settings, log, clock, write_snapshots=lambda: write_snapshots
+            kept, settings, on.log, SystemClock(), write_snapshots=lambda: write_snapshots
         )
-        async with anyio.create_task_group() as inner:
-            await inner.start(views.run)
-            yield House(store, log, views, folder / "views")
-            inner.cancel_scope.cancel()
-        outer.cancel_scope.cancel()
+        async with started(views.run):
+            yield House(on.store, on.log, views, kept)
 
 
 def vectors(seed: int, count: int) -> Vectors:

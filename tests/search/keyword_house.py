@@ -1,4 +1,4 @@
-"""A real store, its log and the keyword views on it, opened and closed as a server would."""
+"""A store, its log and the keyword views on it, opened and closed as a server would."""
 
 from __future__ import annotations
 
@@ -9,51 +9,29 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import anyio
 import numpy as np
 import pytest
 from search import okapi
 from store.backend import draft
+from store.spine import Spine, spine
 
-from headwater.changes.log import Log
+from headwater.app import started
 from headwater.clock import SystemClock
 from headwater.model import Library
 from headwater.search.keyword_views import KeywordViews
-from headwater.settings import SearchSettings, StoreSettings
-from headwater.store.base import CreateLibrary, PutDocuments
-from headwater.store.sqlite import SqliteStore
+from headwater.settings import SearchSettings
+from headwater.store.base import PutDocuments
 
 QUICK = SearchSettings(snapshot_every=timedelta(milliseconds=50))
 
 
 @dataclass
-class KeywordHouse:
-    store: SqliteStore
-    log: Log
+class KeywordHouse(Spine):
     views: KeywordViews
     folder: Path
 
     async def library(self, name: str = "books", language: str = "none") -> Library:
-        library: Library = await self.store.write(
-            CreateLibrary(
-                id=SystemClock().uuid7(),
-                name=name,
-                description=None,
-                embedder="none",
-                embedder_identity="none",
-                dimension=2,
-                metric="cosine",
-                chunk_size=1000,
-                chunk_overlap=0,
-                language=language,
-            )
-        )
-        return library
-
-    async def again(self, name: str = "books") -> Library:
-        library = await self.store.read(lambda reader: reader.library(name))
-        assert library is not None
-        return library
+        return await self.create(name, dimension=2, language=language)
 
     async def put(self, library: Library, id: str, *texts: str, title: str | None = None) -> int:
         return await self.put_all(library, [(id, texts, title)])
@@ -105,16 +83,8 @@ class KeywordHouse:
 async def keyword_house(
     folder: Path, settings: SearchSettings = QUICK, *, keeps: bool = True
 ) -> AsyncIterator[KeywordHouse]:
-    clock = SystemClock()
-    log = Log(1 << 20)
-    store = SqliteStore(folder, StoreSettings(), clock, on_commit=log.publish, on_foreign=log.hear)
-    async with anyio.create_task_group() as outer:
-        await outer.start(store.run)
-        log.attach(store, await store.read(lambda reader: reader.head()))
-        kept = folder / "keyword"
-        views = KeywordViews(kept, settings, log, clock, keeps=lambda: keeps)
-        async with anyio.create_task_group() as inner:
-            await inner.start(views.run)
-            yield KeywordHouse(store, log, views, kept)
-            inner.cancel_scope.cancel()
-        outer.cancel_scope.cancel()
+    kept = folder / "keyword"
+    async with spine(folder) as on:
+        views = KeywordViews(kept, settings, on.log, SystemClock(), keeps=lambda: keeps)
+        async with started(views.run):
+            yield KeywordHouse(on.store, on.log, views, kept)

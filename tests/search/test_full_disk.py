@@ -8,11 +8,8 @@ import pytest
 from heard import Heard
 from search.house import DIMENSION, house, names, vectors
 
-from headwater.clock import SystemClock
-from headwater.model import Library
 from headwater.search import snapshot
 from headwater.search.segment import faiss
-from headwater.store.base import CreateLibrary
 
 pytestmark = pytest.mark.anyio
 
@@ -23,20 +20,7 @@ async def test_vectors_that_cannot_be_written_leave_the_rows_in_heads(
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "vectors").touch()  # no folder can be there
     async with house(tmp_path) as home:
-        library: Library = await home.store.write(
-            CreateLibrary(
-                id=SystemClock().uuid7(),
-                name="books",
-                description=None,
-                embedder="none",
-                embedder_identity="none",
-                dimension=DIMENSION,
-                metric="cosine",
-                chunk_size=1000,
-                chunk_overlap=0,
-                quantization="int8",
-            )
-        )
+        library = await home.create(dimension=DIMENSION, quantization="int8")
         await home.put(library, names(100), vectors(1, 100))
         await home.agrees(library)
         await heard.line("view.build_failed")

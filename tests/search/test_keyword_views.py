@@ -101,9 +101,7 @@ async def test_after_churn_a_restart_or_a_rebuild_the_index_agrees_with_the_stor
         await fill(house, 40, seed)
         for _ in range(60):
             id = f"d{dice.randrange(50)}"
-            stored = await house.store.read(
-                lambda reader, id=id: reader.document(library.number, id)  # type: ignore[misc]
-            )
+            stored = await house.document(library, id)
             what = dice.choice(["put", "put", "delete", "title", "metadata", "ask"])
             if what == "put":
                 await house.put(library, id, *[text(dice) for _ in range(dice.randint(1, 3))])

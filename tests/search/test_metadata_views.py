@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anyio
 import msgspec
 import numpy as np
 import pytest
 from store.backend import create, draft, put
+from store.spine import Spine, spine
 
-from headwater.changes.log import Log
+from headwater.app import started
 from headwater.clock import SystemClock
 from headwater.errors import LibraryNotFound
 from headwater.filters import matches, parse
 from headwater.model import Library
 from headwater.search.metadata_views import Kept, MetadataViews
-from headwater.settings import SearchSettings, StoreSettings
+from headwater.settings import SearchSettings
 from headwater.store.base import DeleteDocument, DeleteLibrary, PatchDocument, Reader
 from headwater.store.reader import SqliteReader
-from headwater.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +38,7 @@ FILTERS: list[dict[str, Any]] = [
 
 
 @dataclass
-class Views:
-    store: SqliteStore
+class Views(Spine):
     views: MetadataViews
 
     async def agrees(self, library: Library) -> None:
@@ -65,19 +63,13 @@ class Views:
 
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Views]:
-    clock = SystemClock()
-    log = Log(1 << 20)
-    store = SqliteStore(folder, StoreSettings(), clock, on_commit=log.publish, on_foreign=log.hear)
-    async with anyio.create_task_group() as outer:
-        await outer.start(store.run)
-        log.attach(store, await store.read(lambda reader: reader.head()))
-        kept = Kept(folder / "metadata", lambda: True)
-        views = MetadataViews(SearchSettings(), log, clock, memory_bytes=1 << 30, kept=kept)
-        async with anyio.create_task_group() as inner:
-            await inner.start(views.run)
-            yield Views(store, views)
-            inner.cancel_scope.cancel()
-        outer.cancel_scope.cancel()
+    kept = Kept(folder / "metadata", lambda: True)
+    async with spine(folder) as on:
+        views = MetadataViews(
+            SearchSettings(), on.log, SystemClock(), memory_bytes=1 << 30, kept=kept
+        )
+        async with started(views.run):
+            yield Views(on.store, on.log, views)
 
 
 def random_draft(rng: random.Random) -> Any:
@@ -115,16 +107,12 @@ async def test_random_writes_and_a_restart(tmp_path: Path, monkeypatch: pytest.M
                     await house.store.write(put(other, random_draft(rng)))
                 case 1:
                     patch = {"n": rng.randrange(6), "page": rng.choice([None, 1])}
-                    held = await house.store.read(
-                        lambda reader, name=name: reader.document(library.number, name)  # type: ignore[misc]
-                    )
+                    held = await house.document(library, name)
                     if held is not None:
                         command = PatchDocument(library.number, name, metadata=patch)
                         await house.store.write(command)
                 case 2:
-                    held = await house.store.read(
-                        lambda reader, name=name: reader.document(library.number, name)  # type: ignore[misc]
-                    )
+                    held = await house.document(library, name)
                     if held is not None:
                         await house.store.write(DeleteDocument(library.number, name))
                 case _:

@@ -13,9 +13,10 @@ import anyio
 import numpy as np
 import pytest
 from heard import Heard, hearing
-from store.backend import DIMENSION, create, draft, put_pending, vector
+from store.backend import DIMENSION, draft, put_pending, vector
+from store.spine import Spine, spine
 
-from headwater.changes.log import Log
+from headwater.app import started
 from headwater.clock import SystemClock
 from headwater.errors import (
     EmbedderFailed,
@@ -31,7 +32,7 @@ from headwater.service.embedding import (
     Failure,
 )
 from headwater.settings import EmbedSettings, StoreSettings
-from headwater.store import DataFolder, SqliteStore
+from headwater.store import DataFolder
 from headwater.store.base import DeleteLibrary
 
 pytestmark = pytest.mark.anyio
@@ -86,9 +87,7 @@ class Obedients:
 
 
 @dataclass
-class House:
-    store: SqliteStore
-    log: Log
+class House(Spine):
     embedding: DocumentEmbedding
     heard: Heard
     embedders: Obedients
@@ -97,8 +96,7 @@ class House:
         return self.embedders.bound(library)
 
     async def library(self, name: str = "books") -> Library:
-        library: Library = await self.store.write(create(name))
-        return library
+        return await self.create(name)
 
     async def put(self, library: Library, *ids: str) -> None:
         """Pending documents whose one chunk has the text of their id."""
@@ -140,28 +138,21 @@ class House:
 async def opened(
     folder: Path, settings: EmbedSettings = QUICK, run: bool = True
 ) -> AsyncIterator[House]:
-    clock = SystemClock()
-    log = Log(1 << 20)
     data = DataFolder(folder)
     data.claim()
-    store = SqliteStore(
-        folder,
-        StoreSettings(durability="normal"),
-        clock,
-        on_commit=log.publish,
-        on_foreign=log.hear,
-    )
     embedders = Obedients()
     bound: Any = embedders
-    embedding = DocumentEmbedding(log, data, bound, clock, settings, jitter=lambda: 1.0)
     with hearing() as heard:
-        async with anyio.create_task_group() as group:
-            await group.start(store.run)
-            log.attach(store, await store.read(lambda reader: reader.head()))
+        async with spine(folder, StoreSettings(durability="normal")) as on:
+            embedding = DocumentEmbedding(
+                on.log, data, bound, SystemClock(), settings, jitter=lambda: 1.0
+            )
+            house = House(on.store, on.log, embedding, heard, embedders)
             if run:
-                await group.start(embedding.run)
-            yield House(store, log, embedding, heard, embedders)
-            group.cancel_scope.cancel()
+                async with started(embedding.run):
+                    yield house
+            else:
+                yield house
     data.release()
 
 
