@@ -10,9 +10,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from headwater.embed.bag import Bag
 
 K = 10
 QUERIES = 4_000
@@ -95,9 +99,6 @@ def _model() -> Path:
     return Path(headwater.embed.__path__[0]) / "static_model"
 
 
-def _embed(model: object, texts: list[str]) -> Matrix:
-    blocks = [
-        model.embed(texts[start : start + 512])  # type: ignore[attr-defined]
-        for start in range(0, len(texts), 512)
-    ]
+def _embed(model: Bag, texts: list[str]) -> Matrix:
+    blocks = [model.embed(texts[start : start + 512]) for start in range(0, len(texts), 512)]
     return np.round(np.concatenate(blocks).astype(np.float64), _DECIMALS).astype(np.float32)

@@ -50,5 +50,6 @@ class JoinedWrites:
 class JoinedWritesProtocol(HttpToolsProtocol):
     """uvicorn's own HTTP protocol, speaking through `JoinedWrites`."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        joined = JoinedWrites(cast(asyncio.Transport, transport), self.loop)
+        super().connection_made(cast(asyncio.Transport, joined))

@@ -411,7 +411,7 @@ def test_a_library_without_an_embedder_takes_vectors_alone(client: Client) -> No
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server with limits small enough to reach."""
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "limits__line_bytes": 2_048,
         "limits__stream_lines": 700,
         "limits__chunks_per_document": 3,
@@ -419,7 +419,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         "limits__body_bytes": 4_096,
     }
     with (
-        Server(tmp_path_factory.mktemp("strict") / "data", **settings) as server,  # type: ignore[arg-type]
+        Server(tmp_path_factory.mktemp("strict") / "data", **settings) as server,
         Client(server.url) as client,
     ):
         yield client

@@ -202,16 +202,12 @@ def test_killed_worker_is_replaced_and_loses_nothing_acknowledged(serve: Serve) 
                 acknowledged.append(id)
             before = {p.pid for p in server.workers() if is_worker(p)}
             os.kill(min(before), signal.SIGKILL)
-            eventually(
-                lambda before=before: (
-                    len(  # type: ignore[misc]
-                        {p.pid for p in server.workers() if is_worker(p)} - before
-                    )
-                    == 1
-                ),
-                "a worker in its place",
-                said=server.said,
-            )
+
+            def replaced(before: set[int] = before) -> bool:
+                now = {process.pid for process in server.workers() if is_worker(process)}
+                return len(now - before) == 1
+
+            eventually(replaced, "a worker in its place", said=server.said)
             server.wait_ready()
         with Client(server.url) as reader:
             invariants.acknowledged_is_there(reader, library, acknowledged)

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
@@ -102,7 +103,8 @@ def direct(tmp_path: Path) -> Direct:
 
 
 def test_a_failing_command_is_rolled_back_within_its_group(direct: Direct) -> None:
-    bad = PutDocuments(1, (draft("ok", "a"), None), np.zeros((1, 4), np.float32))  # type: ignore[arg-type]
+    no_draft: Any = None
+    bad = PutDocuments(1, (draft("ok", "a"), no_draft), np.zeros((1, 4), np.float32))
     results = direct.write(
         [create("a"), put(1, draft("x", "t")), create("a"), bad, put(1, draft("y", "u"))]
     )

@@ -118,9 +118,11 @@ class Deletions:
             left = [id for id, position in zip(ids, done, strict=True) if position is None]
             if not left:
                 break
-            now = await self._log.store.read(
-                lambda reader, left=left: reader.documents_by_id(library.number, left)  # type: ignore[misc]
-            )
+
+            def read(reader: Reader, left: list[str] = left) -> dict[str, Document]:
+                return reader.documents_by_id(library.number, left)
+
+            now = await self._log.store.read(read)
             found = [document for document in now.values() if meets(filter, document.metadata)]
             if not found:
                 break
