@@ -412,11 +412,6 @@ class WebSocketSettings(Section):
         timedelta(seconds=60),
         description="A client that reads nothing for this long is disconnected, in seconds.",
     )
-    progress: Seconds = Field(
-        timedelta(seconds=5),
-        description="How often a subscription or live query with nothing to tell sends its cursor, "
-        "in seconds.",
-    )
 
 
 class SessionSettings(Section):
@@ -437,7 +432,7 @@ class SessionSettings(Section):
         description="Largest message that one person passes to the others, in bytes.",
     )
     messages_per_second: float = Field(
-        60, gt=0, description="Messages a second that one person may pass to the others."
+        20, gt=0, description="Messages a second that one person may pass to the others."
     )
     requests_per_second: float = Field(
         50, gt=0, description="Requests a second that one person may send."

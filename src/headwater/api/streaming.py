@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from headwater.errors import HeadwaterError
+from headwater.feeds.reader import Piece
 from headwater.service.ingest import error_json
 
 log = structlog.get_logger(__name__)
@@ -138,11 +139,15 @@ class EventOutlet:
         self._outbound = outbound
         self._stall = stall
 
+    @property
+    def ready(self) -> bool:
+        return True
+
     async def send(self, piece: bytes) -> None:
         await self._outbound.send(piece, stall=self._stall)
 
-    def offer(self, piece: bytes) -> Coroutine[Any, Any, None] | None:
-        return self._outbound.offer(piece, stall=self._stall)
+    def offer(self, piece: Piece) -> Coroutine[Any, Any, None] | None:
+        return self._outbound.offer(piece.body, stall=self._stall)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from headwater.feeds.hub import EventPage, Hub, reset
 from headwater.feeds.open_streams import OpenStreams
 from headwater.feeds.reader import RenderDocuments, Wish
 from headwater.feeds.selection import Selection, parse_condition, parse_types
+from headwater.feeds.subscription import Subscription, Voice
 
 __all__ = [
     "Event",
@@ -14,6 +15,8 @@ __all__ = [
     "OpenStreams",
     "RenderDocuments",
     "Selection",
+    "Subscription",
+    "Voice",
     "Wish",
     "parse_condition",
     "parse_types",

@@ -17,7 +17,7 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.errors import CursorExpired
 from headwater.feeds.event import Event
-from headwater.feeds.listener import Listener, Outlet
+from headwater.feeds.listener import Listener, StreamOutlet
 from headwater.feeds.open_streams import OpenStreams
 from headwater.feeds.pump import Pump
 from headwater.feeds.reader import FeedReader, Frames, RenderDocuments, Wish, read_events
@@ -55,15 +55,19 @@ class Hub:
         if committed is not None:
             self.statistics.publish_rate.add(len(committed.changes))
 
-    def reader(self, wish: Wish, cursor: Cursor) -> FeedReader:
+    def reader(self, wish: Wish, cursor: Cursor, *, page: int | None = None) -> FeedReader:
         return FeedReader(
             self.log,
             self.frames,
             wish,
             cursor,
-            page=self.settings.page_changes,
+            page=min(page or self.settings.page_changes, self.settings.page_changes),
             write_bytes=self.settings.write_bytes,
         )
+
+    async def park(self, listener: Listener) -> None:
+        """Leave a listener at the head to the pump; see `Pump.park`."""
+        await self._pump.park(listener)
 
     async def page(self, wish: Wish, after: Cursor, limit: int, wait: timedelta) -> EventPage:
         """At most about `limit` events after `after`; waits up to `wait` while there are none.
@@ -91,7 +95,7 @@ class Hub:
         """Tell the listeners at the head, until cancelled."""
         await self._pump.run(task_status=task_status)
 
-    async def sse(self, wish: Wish, after: Cursor, outlet: Outlet) -> None:
+    async def sse(self, wish: Wish, after: Cursor, outlet: StreamOutlet) -> None:
         """Speak an event stream until it is cancelled, stopped, too old or expired.
 
         `ready` first; then events in log order, each once; `progress` while nothing matches;
@@ -112,7 +116,7 @@ class Hub:
         try:
             with self.streams.open() as scope:
                 await outlet.send(retry + _control("ready", after))
-                reason = await self._tell(listener)
+                reason = await self._tell(listener, outlet)
             if scope.cancelled_caught or reason != "expired":
                 with anyio.move_on_after(1, shield=True):
                     await listener.finish()
@@ -126,12 +130,12 @@ class Hub:
             listener.abandon()
             self._listeners.discard(listener)
 
-    async def _tell(self, listener: Listener) -> str:
+    async def _tell(self, listener: Listener, outlet: StreamOutlet) -> str:
         """Tell what there is, then leave the listener to the pump, over and over.
 
         Gives the reason for the end: `max_age` or `expired`.
         """
-        reader, outlet = listener.reader, listener.outlet
+        reader = listener.reader
         while True:
             try:
                 while reader.behind:
@@ -140,13 +144,13 @@ class Hub:
                         await outlet.send(piece.body)
                         self.statistics.told(piece.count)
                         listener.sent(piece.through, self._clock.monotonic())
-                    await self._speak_if_due(listener)
+                    await self._speak_if_due(listener, outlet)
             except CursorExpired as error:
                 await outlet.send(reset(error))
                 return "expired"
             if self._clock.monotonic() >= listener.ends_s:
                 return "max_age"
-            await self._speak_if_due(listener)
+            await self._speak_if_due(listener, outlet)
             if reader.behind:
                 continue  # something was committed meanwhile, and the pump may have passed
             await self._pump.park(listener)
@@ -156,7 +160,7 @@ class Hub:
                 await listener.finish()
                 listener.sent(reader.position, self._clock.monotonic())
 
-    async def _speak_if_due(self, listener: Listener) -> None:
+    async def _speak_if_due(self, listener: Listener, outlet: StreamOutlet) -> None:
         """Say how far a reader is for whom nothing matches, or that the stream is alive."""
         now_s = self._clock.monotonic()
         reader, settings = listener.reader, self.settings
@@ -164,12 +168,10 @@ class Hub:
             now_s >= listener.told_s + settings.progress.total_seconds()
         ):
             cursor = self.log.cursor(reader.position)
-            await listener.outlet.send(
-                b"id: %b\n" % str(cursor).encode() + _control("progress", cursor)
-            )
+            await outlet.send(b"id: %b\n" % str(cursor).encode() + _control("progress", cursor))
             listener.sent(reader.position, now_s)
         elif now_s >= listener.sent_s + settings.heartbeat.total_seconds():
-            await listener.outlet.send(STILL_ALIVE)
+            await outlet.send(STILL_ALIVE)
             listener.sent_s = now_s
 
     def snapshot(self, earliest: Position) -> dict[str, Any]:

@@ -11,22 +11,31 @@ from typing import Any, Protocol
 
 import anyio
 
-from headwater.feeds.reader import FeedReader
+from headwater.feeds.reader import FeedReader, Piece
 from headwater.model import Position
 
 
 class Outlet(Protocol):
     """The way to one client. Pieces arrive in the order they were given."""
 
-    async def send(self, piece: bytes) -> None:
-        """Return when the socket has taken all but a bounded rest; raise when it takes nothing."""
+    @property
+    def ready(self) -> bool:
+        """Whether something may be offered now; else the listener's own task goes on."""
         ...
 
-    def offer(self, piece: bytes) -> Coroutine[Any, Any, None] | None:
+    def offer(self, piece: Piece) -> Coroutine[Any, Any, None] | None:
         """Send at once when the socket takes it; else the rest of the sending, to be awaited.
 
         Nothing else may be sent before that rest is done.
         """
+        ...
+
+
+class StreamOutlet(Outlet, Protocol):
+    """One that takes whatever bytes it is given, sooner or later."""
+
+    async def send(self, piece: bytes) -> None:
+        """Return when the socket has taken all but a bounded rest; raise when it takes nothing."""
         ...
 
 

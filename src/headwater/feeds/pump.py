@@ -107,11 +107,14 @@ class Pump:
                     await anyio.lowlevel.checkpoint()
 
     def _deliver(self, listener: Listener, piece: Piece) -> None:
+        if piece.count and not listener.outlet.ready:
+            listener.wake()  # it stays where it is, and reads on when there is room
+            return
         listener.reader.position = piece.through
         if not piece.count:
             return
         try:
-            listener.rest = listener.outlet.offer(piece.body)
+            listener.rest = listener.outlet.offer(piece)
         except Exception as error:  # noqa: BLE001 - raised in the listener's own task
             listener.error = error
             listener.wake()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from headwater.changes.log import Log
 from headwater.errors import CursorExpired
@@ -28,15 +29,31 @@ class Wish:
     selection: Selection
     format: Format = "json"
     documents: bool = False
+    framing: Literal["sse", "apart"] = "sse"
+    """Joined as server-sent events, or one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Encoded frames for everything wanted in the log up to `through`; may be empty."""
+    """Encoded frames for everything wanted in the log up to `through`; may be empty.
+
+    `body` has them for a wish framed as `sse`, `events` for one framed `apart`.
+    """
 
     body: bytes
     count: int
     through: Position
+    events: tuple[Event, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.body) + sum(len(event.json) for event in self.events)
+
+    @classmethod
+    def of(cls, wish: Wish, told: list[Event], through: Position) -> Piece:
+        if wish.framing == "apart":
+            return cls(b"", len(told), through, tuple(told))
+        return cls(b"".join(map(sse, told)), len(told), through)
 
 
 class Frames:
@@ -54,18 +71,18 @@ class Frames:
         piece = self._pieces.get(key)
         if piece is None:
             told = await self.tell(wish, committed.changes)
-            piece = Piece(b"".join(map(sse, told)), len(told), committed.through)
+            piece = Piece.of(wish, told, committed.through)
             if key not in self._pieces:
                 self._pieces[key] = piece
-                self._size_bytes += len(piece.body) + 200
+                self._size_bytes += piece.size_bytes + 200
             while self._size_bytes > self._capacity_bytes and len(self._pieces) > 1:
-                self._size_bytes -= len(self._pieces.popitem(last=False)[1].body) + 200
+                self._size_bytes -= self._pieces.popitem(last=False)[1].size_bytes + 200
         return piece
 
     async def ahead(self, wish: Wish, position: Position, limit_bytes: int) -> Piece | None:
         """What the ring has after `position`, up to about one write; None: read the store."""
-        bodies: list[bytes] = []
-        count = size = 0
+        pieces: list[Piece] = []
+        size = 0
         start = position
         while size < limit_bytes:
             committed = self._log.ring.after(position)
@@ -77,14 +94,20 @@ class Frames:
                 # The reader stands inside the commit: what it has had is left out.
                 rest = [change for change in committed.changes if change.position > position]
                 told = await self.tell(wish, rest)
-                piece = Piece(b"".join(map(sse, told)), len(told), committed.through)
-            bodies.append(piece.body)
-            count += piece.count
-            size += len(piece.body)
+                piece = Piece.of(wish, told, committed.through)
+            pieces.append(piece)
+            size += piece.size_bytes
             position = piece.through
         if position == start:
             return None
-        return Piece(bodies[0] if len(bodies) == 1 else b"".join(bodies), count, position)
+        if len(pieces) == 1:
+            return pieces[0]
+        return Piece(
+            b"".join(piece.body for piece in pieces),
+            sum(piece.count for piece in pieces),
+            position,
+            tuple(event for piece in pieces for event in piece.events),
+        )
 
     async def tell(self, wish: Wish, changes: Iterable[Change], skip: int = 0) -> list[Event]:
         """The events of `changes`; the first `skip` events of the first change are left out."""
@@ -118,6 +141,10 @@ class FeedReader:
     def behind(self) -> bool:
         return self.position < self._log.head
 
+    def stand(self, cursor: Cursor) -> None:
+        """Go on from there, for a reader that could not tell all of what `next` gave."""
+        self.position, self._skip = cursor.position, cursor.part
+
     async def next(self) -> Piece:
         """Wait for news, then give the frames up to some later position and stand there.
 
@@ -138,7 +165,7 @@ class FeedReader:
         told, through = await read_events(
             self._log, self._frames, self.wish, Cursor("", self.position, self._skip), self._page
         )
-        return Piece(b"".join(map(sse, told)), len(told), through)
+        return Piece.of(self.wish, told, through)
 
 
 async def read_events(
