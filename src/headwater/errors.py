@@ -12,6 +12,7 @@ message always names the next step.
     │   ├── DimensionMismatch
     │   ├── InvalidCursor
     │   ├── InvalidQuery
+    │   │   └── ModeNotLive
     │   ├── InvalidFilter
     │   ├── InvalidLibrary
     │   ├── InvalidSession
@@ -25,6 +26,8 @@ message always names the next step.
     │   ├── BodyTooLarge
     │   ├── TooManyItems
     │   ├── TooManyLines
+    │   ├── TooManyHits
+    │   ├── TooManyAlerts
     │   ├── TooManySubscriptions
     │   ├── TooManySessions
     │   ├── SessionFull
@@ -34,6 +37,7 @@ message always names the next step.
     ├── NotFound
     │   ├── LibraryNotFound
     │   ├── DocumentNotFound
+    │   ├── AlertNotFound
     │   ├── SubscriptionNotFound
     │   ├── WatchNotFound
     │   ├── SessionNotFound
@@ -54,6 +58,7 @@ message always names the next step.
     ├── Unavailable             try again
     │   ├── NotCaughtUp
     │   ├── Overloaded
+    │   │   └── TooManyWatches
     │   ├── RateLimited
     │   ├── PresenceLost
     │   ├── ShuttingDown
@@ -112,6 +117,12 @@ class InvalidQuery(InvalidInput):
     code = "invalid_query"
 
 
+class ModeNotLive(InvalidQuery):
+    """A search of that mode cannot be kept open exactly."""
+
+    code = "mode_not_live"
+
+
 class InvalidFilter(InvalidInput):
     """`fields["path"]` is the place in the filter, such as `$or[1].year.$gte`."""
 
@@ -166,6 +177,16 @@ class TooManyLines(TooLarge):
     code = "too_many_lines"
 
 
+class TooManyHits(TooLarge):
+    """More hits than a live query may keep."""
+
+    code = "too_many_hits"
+
+
+class TooManyAlerts(TooLarge):
+    code = "too_many_alerts"
+
+
 class TooManySubscriptions(TooLarge):
     code = "too_many_subscriptions"
 
@@ -200,6 +221,10 @@ class LibraryNotFound(NotFound):
 
 class DocumentNotFound(NotFound):
     code = "document_not_found"
+
+
+class AlertNotFound(NotFound):
+    code = "alert_not_found"
 
 
 class SubscriptionNotFound(NotFound):
@@ -289,6 +314,12 @@ class NotCaughtUp(Unavailable):
 
 class Overloaded(Unavailable):
     code = "overloaded"
+
+
+class TooManyWatches(Overloaded):
+    """As many live queries are open as the settings allow."""
+
+    code = "too_many_watches"
 
 
 class RateLimited(Unavailable):

@@ -360,6 +360,38 @@ class EmbedSettings(Section):
         return key
 
 
+class LiveSettings(Section):
+    """Live queries and alerts."""
+
+    max_watches: int = Field(20_000, ge=1, description="Live queries open at once in one process.")
+    max_watches_per_library: int = Field(
+        20_000, ge=1, description="Live queries open at once on one library, per process."
+    )
+    margin: int = Field(
+        20,
+        ge=0,
+        le=10_000,
+        description="Hits kept beyond those a live query shows, at least: what moves up when "
+        "others leave.",
+    )
+    max_hits: int = Field(
+        8_000_000,
+        ge=1_000,
+        description="Hits kept for all live queries of one library, per process, shown or not; "
+        "12 bytes each.",
+    )
+    step_rows: int = Field(
+        1_024, ge=1, description="Chunks compared with all live queries in one go."
+    )
+    resume_changes: int = Field(
+        20_000,
+        ge=0,
+        description="A live query is resumed by its difference when the library has changed at "
+        "most so often since; else with a new snapshot.",
+    )
+    max_alerts: int = Field(100_000, ge=1, description="Alerts of one library.")
+
+
 class WebSocketSettings(Section):
     """WebSockets: what one of them may ask for, and how many there may be."""
 
@@ -521,3 +553,4 @@ class Settings(BaseSettings):
     sessions: SessionSettings = SessionSettings()
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     limits: LimitSettings = LimitSettings()
+    live: LiveSettings = LiveSettings()

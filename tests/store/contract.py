@@ -289,6 +289,11 @@ class StoreContract:
                 assert passage.vector.tolist() == vector(passage.text or "").tolist()
                 assert passage.chunk_metadata == b'{"page":1}'
             assert [p.document_id for p in passages.values()] == ["b", "a", "a", "c", "c"]
+            owners = await store.read(lambda reader: reader.chunk_owners([*rows.tolist(), 10**9]))
+            assert sorted(owners) == rows.tolist()
+            assert {own for _, own in owners.values()} == {b'{"page":1}'}
+            by_document = [owners[row][0] for row in rows.tolist()]
+            assert by_document[1] == by_document[2] != by_document[3] == by_document[4]
 
     async def test_texts_come_by_rising_row_with_their_titles(self, backend: Backend) -> None:
         async with backend.open() as opened:

@@ -43,9 +43,7 @@ class Judge:
         self.head: Position = 0
         """Where the store was when a chunk was found to be gone; 0 when none was."""
 
-    def verdicts(
-        self, filters: NDArray[np.int64], chunks: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def verdicts(self, filters: NDArray[np.int64], chunks: NDArray[np.int64]) -> NDArray[np.int64]:
         """`PASSES`, `FAILS` or `GONE` for each pair of a filter's and a chunk's number."""
         count = len(self._rows)
         keys, places = np.unique(filters * count + chunks, return_inverse=True)

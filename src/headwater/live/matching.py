@@ -125,8 +125,6 @@ def match(
 
 def _owners(rows: Rows, step: Step, first: int) -> tuple[list[Told], NDArray[np.int64]]:
     """The documents of kept rows, and a number for each that no added document has."""
-    spans = sorted((span.first, told) for span, told in step.kept.values()) if False else None
-    del spans
     firsts = np.array(sorted(step.kept), np.int64)
     place = np.searchsorted(firsts, rows, side="right") - 1
     told = [step.kept[int(firsts[at])][1] for at in place.tolist()]
@@ -368,10 +366,10 @@ def _merge_some(
         ordinal = np.arange(int(entering.sum())) - np.repeat(
             np.cumsum(entering) - entering, entering
         )
-        place = np.repeat(np.arange(len(slots)), entering)
+        into = np.repeat(np.arange(len(slots)), entering)
         source = np.repeat(starts, entering) + ordinal
-        all_rows[place, width + ordinal] = rows[source]
-        all_scores[place, width + ordinal] = found[source]
+        all_rows[into, width + ordinal] = rows[source]
+        all_scores[into, width + ordinal] = found[source]
     order = np.lexsort((all_rows, -all_scores), axis=-1)
     all_rows = np.take_along_axis(all_rows, order, axis=1)
     all_scores = np.take_along_axis(all_scores, order, axis=1)
@@ -381,8 +379,8 @@ def _merge_some(
     for place in np.flatnonzero(overfull).tolist():
         standing = block.standings[int(slots[place])]
         if standing is not None:
-            many = int(count[place])
-            kept = Kept(all_rows[place, :many].copy(), all_scores[place, :many].copy(), *EVERYTHING)
+            most = int(count[place])
+            kept = Kept(all_rows[place, :most].copy(), all_scores[place, :most].copy(), *EVERYTHING)
             outcome.full.append((standing, kept))
     cut = (count > width) & ~overfull
     block.low_scores[slots[cut]] = all_scores[cut, width - 1]
@@ -418,9 +416,8 @@ def _note_fates(rows: Rows, step: Step, outcome: Outcome) -> None:
     removals = sorted(step.removals, key=lambda change: change.removed.first)
     firsts = np.array([change.removed.first for change in removals], np.int64)
     unique = np.unique(rows)
-    for row, at in zip(
-        unique.tolist(), (np.searchsorted(firsts, unique, side="right") - 1).tolist(), strict=True
-    ):
+    places = np.searchsorted(firsts, unique, side="right") - 1
+    for row, at in zip(unique.tolist(), places.tolist(), strict=True):
         change = removals[at]
         if at >= 0 and row < change.removed.first + change.removed.count:
             outcome.fates[row] = Fate(change.position, change.type, change.data)

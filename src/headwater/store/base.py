@@ -417,6 +417,11 @@ class Reader(ABC):
         """The metadata of those chunk rows in `spans` that exist and have their own, by row."""
 
     @abstractmethod
+    def chunk_owners(self, rows: Sequence[int]) -> dict[int, tuple[int, bytes | None]]:
+        """Of those chunk rows that exist: their document's row, and what metadata they have of
+        their own."""
+
+    @abstractmethod
     def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
         """The passages of those chunk rows that still exist."""
 

@@ -266,6 +266,18 @@ class SqliteReader(Reader):
             )
         return found
 
+    def chunk_owners(self, rows: Sequence[int]) -> dict[int, tuple[int, bytes | None]]:
+        found: dict[int, tuple[int, bytes | None]] = {}
+        for part in in_lists([int(row) for row in rows]):
+            marks, values = listed(part)
+            for row, document, own in self._db.execute(
+                f"SELECT c.row, c.document, c.metadata FROM chunks c {_VISIBLE} "
+                f"AND c.row IN ({marks})",
+                values,
+            ).fetchall():
+                found[row] = document, own
+        return found
+
     def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
         vector = "c.vector" if vectors else "NULL"
         found: dict[int, Passage] = {}
