@@ -109,7 +109,15 @@ async def test_what_the_dead_left_is_swept_away(tmp_path: Path) -> None:
         place = Path(os.readlink(folder / "dead"))
         end.close()  # and no more: as after a kill
         assert place.parent in short_places()
-        one.sweep({"one"})
+        one.sweep(lambda: {"one"})
         assert {mark.name for mark in folder.iterdir()} == {"one"}
         assert place.parent not in short_places()
         assert one.send("one", b"still here")
+
+
+async def test_a_folder_that_holds_no_socket_only_means_silence(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "in the way").touch()
+    async with running(tmp_path, "one", "two") as (one, two):
+        assert not one.send("two", b"hello")
+        assert not two.send("one", b"hello")

@@ -25,6 +25,7 @@ LONGEST_PATH = 100
 LARGEST_BYTES = 48 << 10
 """A datagram; Linux takes about 200 KiB, other systems what the buffers below allow."""
 _BUFFER_BYTES = 1 << 20
+_PREFIX = "headwater-"
 _IN_A_ROW = 64
 """Datagrams before others get a turn of the loop."""
 
@@ -58,8 +59,16 @@ class Bus:
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Receive until cancelled, then take the socket away."""
-        self._socket = end = self._open()
+        """Receive until cancelled, then take the socket away.
+
+        A folder that can hold no socket is no reason to stop: then this process hears nothing.
+        """
+        try:
+            self._socket = end = self._open()
+        except OSError as error:
+            log.warning("bus.none", path=str(self._folder / self.name), error=str(error))
+            task_status.started()
+            return
         try:
             task_status.started()
             while True:
@@ -88,14 +97,12 @@ class Bus:
             self.figures.dropped += 1
         return sent
 
-    def sweep(self, alive: Collection[str]) -> None:
-        """Remove what dead processes left. Raises nothing."""
-        try:
-            ends = list(self._folder.iterdir())
-        except OSError:
-            return
+    def sweep(self, alive: Callable[[], Collection[str]]) -> None:
+        """Remove what processes left that are not `alive`, which is asked after looking here."""
+        ends = list(self._folder.iterdir()) if self._folder.exists() else []
+        living = alive()
         for end in ends:
-            if end.name not in alive:
+            if end.name not in living:
                 _remove(end)
 
     def _open(self) -> socket.socket:
@@ -103,21 +110,11 @@ class Bus:
         self._folder.mkdir(parents=True, exist_ok=True)
         own = self._folder / self.name
         _remove(own)
-        place = own
-        if len(os.fsencode(own)) > LONGEST_PATH:
-            place = Path(tempfile.mkdtemp(prefix="headwater-", dir=_short_folder())) / "bus"
-            own.symlink_to(place)
-        end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            end.setblocking(False)
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
-            end.bind(str(place))
-            place.chmod(0o600)
-        except BaseException:
-            end.close()
-            raise
-        return end
+        if len(os.fsencode(own)) <= LONGEST_PATH:
+            return _bound(own)
+        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_folder())) / "bus"
+        own.symlink_to(place)
+        return _bound(place)
 
     def _address(self, name: str) -> str:
         end = self._folder / name
@@ -137,6 +134,20 @@ class Bus:
             self._hear(datagram)
 
 
+def _bound(place: Path) -> socket.socket:
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        end.setblocking(False)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        end.bind(str(place))
+        place.chmod(0o600)
+    except BaseException:
+        end.close()
+        raise
+    return end
+
+
 def _ignore(_: bytes) -> None:
     """Until somebody wants to hear."""
 
@@ -151,7 +162,7 @@ def _remove(end: Path) -> None:
     try:
         if end.is_symlink():
             place = Path(os.readlink(end)).parent
-            if place.name.startswith("headwater-"):
+            if place.name.startswith(_PREFIX):
                 shutil.rmtree(place, ignore_errors=True)
         end.unlink(missing_ok=True)
     except OSError as error:

@@ -2,19 +2,19 @@
 
 Made from the store's state at a position, then kept by the changes of the log after it; `service`
 feeds it and sends what it says. It must never hold what the store does not: results, which are
-searched for anew, and the people's outboxes are all it has of its own. Loop only.
+searched for anew, and the people's mailboxes are all it has of its own. Loop only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import msgspec
 
 from headwater.errors import HeadwaterError
-from headwater.live.outbox import Outbox
+from headwater.live.mailbox import Mailbox
 from headwater.live.results import Results
 from headwater.model import Author, Change, Position, SessionState
 from headwater.store.session_data import mark_data, person_data, query_data
@@ -32,9 +32,8 @@ class Seat:
     person_id: str
     name: str
     colour: str | None
-    outbox: Outbox
+    mailbox: Mailbox
     ended: HeadwaterError | None = None
-    tokens: Any = field(default=None, repr=False)
 
     @property
     def author(self) -> Author:
@@ -44,7 +43,7 @@ class Seat:
         """Let whoever sends for it know that there is no more, and why."""
         if self.ended is None:
             self.ended = error
-            self.outbox.start_over()
+            self.mailbox.wake()
 
 
 class Room:
@@ -54,6 +53,7 @@ class Room:
         self.id = session_id
         self.library_id = ""
         self.position: Position = 0
+        self.scope = anyio.CancelScope()
         self.loaded = anyio.Event()
         self.ended: HeadwaterError | None = None
         self.users = 0
@@ -61,6 +61,7 @@ class Room:
         self.revised = anyio.Event()
         self.asked_revision = 0
         self.results: Results | None = None
+        self.failure: Json | None = None
         self._session: Json = {}
         self._query: Json = {"revision": 0, "query": None, "author": None}
         self._people: dict[str, Json] = {}
@@ -78,7 +79,7 @@ class Room:
             "library_id": session.library_id,
             "library": session.library_name,
         }
-        before, self._query = self._query, query_data(session)
+        self._query = query_data(session)
         self._people = {person.id: person_data(person) for person in state.people}
         self._marks = {"pin": {}, "note": {}}
         for mark in state.marks:
@@ -87,10 +88,9 @@ class Room:
         missed, self._missed = self._missed, []
         for change in missed:
             self.apply(change)
-        if before["revision"] != self._query["revision"]:
-            self._ask_anew()
+        self._ask_anew()
         for seat in self.seats.values():
-            seat.outbox.start_over()
+            seat.mailbox.start_over()
 
     def apply(self, change: Change) -> bool:
         """A change of this session; whether it was news. One that ends the session does not come
@@ -121,7 +121,9 @@ class Room:
         return True
 
     def _ask_anew(self) -> None:
-        self.results = None
+        if self.asked_revision == self.revision:
+            return
+        self.results = self.failure = None
         revised, self.revised = self.revised, anyio.Event()
         revised.set()
 
@@ -130,6 +132,9 @@ class Room:
         """Of the shared query."""
         revision: int = self._query["revision"]
         return revision
+
+    def has(self, person_id: str) -> bool:
+        return person_id in self._people
 
     def processes(self) -> set[str]:
         """Those through which people are in this session."""
@@ -152,6 +157,7 @@ class Room:
                     "cursor": cursor,
                     "query": self._query,
                     "results": results,
+                    "failure": self.failure,
                     "people": list(self._people.values()),
                     "pins": list(self._marks["pin"].values()),
                     "notes": list(self._marks["note"].values()),
@@ -162,15 +168,22 @@ class Room:
     def tell(self, frame: bytes) -> None:
         """To everybody in this room of this process."""
         for seat in self.seats.values():
-            seat.outbox.tell(frame)
+            seat.mailbox.tell(frame)
 
     def pass_on(self, frame: bytes, sender: str) -> int:
         """A passing message to all here but its sender; how many were not reached."""
         return sum(
-            not seat.outbox.pass_on(frame)
+            not seat.mailbox.pass_on(frame)
             for seat in self.seats.values()
             if seat.person_id != sender
         )
+
+    def fail(self, error: HeadwaterError) -> None:
+        """The query cannot be answered now; it will be tried again."""
+        self.results = None
+        self.failure = {"code": error.code, "detail": error.detail, "retryable": error.retryable}
+        frame = {"type": "live", "revision": self.asked_revision, "event": "failed"}
+        self.tell(_encode({**frame, "data": self.failure}))
 
     def end(self, error: HeadwaterError) -> None:
         """It is over for everybody."""

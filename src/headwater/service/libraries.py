@@ -179,8 +179,13 @@ class Libraries:
             self._generation += 1
 
 
+def is_name(text: str) -> bool:
+    """Whether a library, or a session, may have that name."""
+    return _NAME.fullmatch(text) is not None and _UUID.fullmatch(text) is None
+
+
 def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or _UUID.fullmatch(name):
+    if not is_name(name):
         raise InvalidLibrary(
             "a library's name has 1 to 128 characters without `/` and control characters, no "
             f"space at either end, and does not look like an id; this one is {name[:140]!r}"

@@ -65,10 +65,10 @@ class RenewLease:
 class RemoveLostPeople:
     """→ `int`: how many people were taken out; each has its `session.left`, reason `lost`.
 
-    Those of processes that are not `alive`, or whose lease ran out before now.
+    Those of processes that are `dead`, or whose lease ran out before now.
     """
 
-    alive: Collection[str]
+    dead: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,107 @@
+"""Who is really there: leases of the living, people of the dead, sessions nobody comes to.
+
+Every process answers for its people by a lease that it renews. The folder's keeper takes out those
+whose process has ended, which the system tells at once, or has been silent for a lease; each gets
+its `session.left`. In the other processes that part waits to take over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import anyio
+import anyio.abc
+import structlog
+
+from headwater.changes import Log
+from headwater.clock import Clock
+from headwater.errors import StoreFailed
+from headwater.live.bus import Bus
+from headwater.settings import SessionSettings
+from headwater.store import DataFolder
+from headwater.store.session_commands import ForgetSessions, RemoveLostPeople, RenewLease
+
+FORGET_EVERY_S = 600.0
+FORGET_AT_ONCE = 20
+"""Sessions deleted in one transaction: each may have hundreds of notes."""
+
+log_line = structlog.get_logger(__name__)
+
+
+class Presence:
+    """Loop only. `people` tells how many there are in this process."""
+
+    def __init__(
+        self,
+        log: Log,
+        folder: DataFolder,
+        bus: Bus,
+        clock: Clock,
+        settings: SessionSettings,
+        process: str,
+        people: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._folder = folder
+        self._bus = bus
+        self._clock = clock
+        self._settings = settings
+        self._process = process
+        self._people = people
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._renew)
+            tasks.start_soon(self._reap)
+            tasks.start_soon(self._forget)
+            task_status.started()
+
+    def lease_us(self) -> int:
+        """Until when a lease runs that is given now."""
+        return self._clock.now_us() + _us(self._settings.lease)
+
+    async def _renew(self) -> None:
+        while True:
+            await anyio.sleep(self._settings.lease.total_seconds() / 4)
+            if self._people():
+                try:
+                    await self._log.store.write(RenewLease(self._process, self.lease_us()))
+                except StoreFailed as error:
+                    log_line.warning("sessions.lease_not_renewed", detail=error.detail)
+
+    async def _reap(self) -> None:
+        while True:
+            if self._folder.keeps:
+                try:
+                    self._bus.sweep(self._folder.alive)
+                    await self._reap_once()
+                except StoreFailed as error:
+                    log_line.warning("sessions.not_reaped", detail=error.detail)
+            await anyio.sleep(self._settings.reap_every.total_seconds())
+
+    async def _reap_once(self) -> None:
+        # In this order: whoever holds people was alive before, so a new process is never missed.
+        holders = await self._log.store.read(lambda reader: reader.session_holders())
+        dead = holders.keys() - self._folder.alive()
+        now_us = self._clock.now_us()
+        if dead or any(until_us < now_us for until_us in holders.values()):
+            lost = await self._log.store.write(RemoveLostPeople(dead))
+            log_line.info("sessions.people_lost", people=lost, processes=sorted(dead))
+
+    async def _forget(self) -> None:
+        while True:
+            if self._folder.keeps:
+                before_us = self._clock.now_us() - _us(self._settings.keep)
+                try:
+                    while await self._log.store.write(ForgetSessions(before_us, FORGET_AT_ONCE)):
+                        pass
+                except StoreFailed as error:
+                    log_line.warning("sessions.not_forgotten", detail=error.detail)
+            await anyio.sleep(FORGET_EVERY_S)
+
+
+def _us(span: timedelta) -> int:
+    return round(span.total_seconds() * 1_000_000)
