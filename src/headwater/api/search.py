@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from headwater.api import openapi, wire
+from headwater.api import answers, openapi, wire
 from headwater.api.body import decode, read_body
 from headwater.api.direct import Handler
 from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
@@ -17,8 +17,7 @@ from headwater.errors import HeadwaterError, InvalidQuery, TooManyItems
 from headwater.service.ingest import error_json
 from headwater.service.libraries import Libraries
 from headwater.service.query import Query as SearchQuery
-from headwater.service.render import hit_json
-from headwater.service.search import Answer, Group, Hit, Search
+from headwater.service.search import Answer, Search
 from headwater.settings import FeedSettings, LimitSettings
 from headwater.threads import Pool
 
@@ -38,9 +37,6 @@ STREAM = (
     '"text":"The moon pulls the sea…","score":0.71,"metadata":{}}\n'
     '{"type":"done","count":1,"exact":true,"cursor":"k3f9q2.88123","took_ms":0.9}\n'
 )
-
-_LARGE = 200
-"""Hits; an answer with more is put together in a thread: 10,000 with vectors take a second."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -62,7 +58,7 @@ def search_routes(
         if request.scope["query_string"] and request.query_params.get("explain") == "true":
             query.explain = True
         answer = await search.search(await libraries.get(library), query)
-        if _hits_in(answer) > _LARGE:
+        if answers.hits_in(answer) > answers.LARGE:
             return await pool.call(_whole, answer, query, started_s)
         return _whole(answer, query, started_s)
 
@@ -125,18 +121,18 @@ def search_routes(
                 limit=limits.k,
             )
         found = await libraries.get(library)
-        answers = await search.search_all(found, given.queries)
+        answered = await search.search_all(found, given.queries)
 
         def together() -> Response:
             shown = [
                 {"error": error_json(answer)}
                 if isinstance(answer, HeadwaterError)
                 else _shown(answer, query, started_s)
-                for query, answer in zip(given.queries, answers, strict=True)
+                for query, answer in zip(given.queries, answered, strict=True)
             ]
             return wire.json_response({"answers": shown, "took_ms": _since(started_s)})
 
-        if sum(_hits_in(answer) for answer in answers) > _LARGE:
+        if sum(answers.hits_in(answer) for answer in answered) > answers.LARGE:
             return await pool.call(together)
         return together()
 
@@ -182,7 +178,8 @@ def search_routes(
                 count = 0
                 async for hits in pages:
                     lines = [
-                        b'{"type":"hit",' + _encode(_hit(hit, wish))[1:] + b"\n" for hit in hits
+                        b'{"type":"hit",' + _encode(answers.hit_of(hit, wish))[1:] + b"\n"
+                        for hit in hits
                     ]
                     count += len(lines)
                     await outbound.send(b"".join(lines), stall=feeds.stall)
@@ -208,58 +205,9 @@ def search_routes(
         return wire.json_response(_shown(answer, query, started_s))
 
     def _shown(answer: Answer, query: SearchQuery, started_s: float) -> dict[str, Any]:
-        shown: dict[str, Any] = {}
-        if answer.groups is None:
-            shown["results"] = [_encoded(hit, query) for hit in answer.hits]
-        else:
-            shown["results"] = [_group(group, query) for group in answer.groups]
-        if answer.next is not None:
-            shown["next"] = answer.next
-        if answer.degraded is not None:
-            shown["degraded"] = answer.degraded
-        shown["cursor"] = str(search.cursor(answer.position))
-        shown["took_ms"] = _since(started_s)
-        if answer.explanation is not None:
-            shown["explanation"] = answer.explanation
-        return shown
+        return {
+            "results": answers.results(answer, query),
+            **answers.rest(answer, str(search.cursor(answer.position)), _since(started_s)),
+        }
 
     return router, one
-
-
-def _hits_in(answer: Answer | HeadwaterError) -> int:
-    if isinstance(answer, HeadwaterError):
-        return 0
-    return len(answer.hits) + sum(len(group.hits) for group in answer.groups or ())
-
-
-def _encoded(hit: Hit, query: SearchQuery) -> msgspec.Raw:
-    """Each by itself: encoding a large answer at once would hold up every other thread."""
-    return msgspec.Raw(_encode(_hit(hit, query)))
-
-
-def _hit(hit: Hit, query: SearchQuery) -> dict[str, Any]:
-    shown = hit_json(hit.passage, hit.rank, hit.score, query.include)
-    if hit.legs is not None:
-        shown["legs"] = {
-            name: {"rank": rank, "score": score} for name, (rank, score) in hit.legs.items()
-        }
-    if hit.highlights is not None:
-        marks, snippet = hit.highlights
-        shown["highlights"] = [{"start": mark.start, "end": mark.end} for mark in marks]
-        shown["snippet"] = {"start": snippet.start, "end": snippet.end}
-    if "distance" in query.include:
-        shown["distance"] = hit.distance
-    return shown
-
-
-def _group(group: Group, query: SearchQuery) -> dict[str, Any]:
-    """A document by its best chunk, whose score is the document's, and its chunks."""
-    passage = group.hits[0].passage
-    return {
-        "rank": group.rank,
-        "document_id": passage.document_id,
-        "title": passage.title,
-        "score": group.hits[0].score,
-        "metadata": msgspec.Raw(passage.metadata),
-        "hits": [_encoded(hit, query) for hit in group.hits],
-    }

@@ -190,6 +190,7 @@ class Search:
         found = await self._chosen(library, wish, target, explanation)
         ranked = found.ranked.pick(slice(query.k))
         answer = Answer([], found.position, found.exact, wish.mode, degraded=target.degraded)
+        answer.next = self._next(wish, target, found, ranked)
         if explanation is not None:
             answer.explanation = explanation.told(wish)
 
@@ -355,14 +356,16 @@ class Search:
         if explanation is not None:
             explanation.lap("fetch")
         answer = Answer(hits, found.position, found.exact, wish.mode)
-        reach = first - 1 + len(shown)
-        if wish.mmr is None and len(found.ranked) > query.k and reach < self._limits.k:
-            if target.degraded is not None:
-                wish = without_meaning(wish)  # so do its next pages
-            answer.next = self._next(wish, shown, reach)
+        answer.next = self._next(wish, target, found, shown)
         return answer, len(hits) == len(shown)
 
-    def _next(self, wish: Wish, shown: Ranked, reach: int) -> str:
+    def _next(self, wish: Wish, target: Target, found: _Found, shown: Ranked) -> str | None:
+        """The token of the page after `shown`; None when there is none."""
+        reach = len(shown) + (0 if wish.page is None else wish.page.shown)
+        if wish.mmr is not None or len(found.ranked) <= wish.k or reach >= self._limits.k:
+            return None
+        if target.degraded is not None:
+            wish = without_meaning(wish)  # so do its next pages
         depth = _leg_depth(wish) if wish.mode == "hybrid" else 0
         return str(
             PageToken(fingerprint(wish), float(shown.scores[-1]), int(shown.rows[-1]), reach, depth)
