@@ -30,10 +30,12 @@ from headwater.api.health import health_routes
 from headwater.api.libraries import library_routes
 from headwater.api.request_id import RequestId
 from headwater.api.search import search_routes
+from headwater.api.sessions import session_routes
 from headwater.changes import Log
 from headwater.clock import Clock, SystemClock
 from headwater.embed import Embedders
 from headwater.feeds import Hub, OpenStreams
+from headwater.live.bus import Bus
 from headwater.search import LocalViews
 from headwater.search.keyword_views import KeywordViews
 from headwater.search.metadata_views import Kept, MetadataViews
@@ -44,8 +46,11 @@ from headwater.service.export import Export
 from headwater.service.ingest import Ingest
 from headwater.service.libraries import Libraries
 from headwater.service.live import LiveSearches
+from headwater.service.presence import Presence
 from headwater.service.render import documents_of
+from headwater.service.rooms import Rooms
 from headwater.service.search import Search
+from headwater.service.sessions import Sessions
 from headwater.service.upkeep import Upkeep
 from headwater.settings import Settings
 from headwater.store import DataFolder, SqliteStore
@@ -127,6 +132,27 @@ class Parts:
             pool,
         )
         self.live = LiveSearches(self.log, self.search, limits)
+        self.bus = Bus(settings.data / "bus", self.name)
+        self.rooms = Rooms(self.log, self.libraries, self.live, self.bus)
+        self.presence = Presence(
+            self.log,
+            self.folder,
+            self.bus,
+            clock,
+            settings.sessions,
+            self.name,
+            lambda: self.rooms.people,
+        )
+        self.sessions = Sessions(
+            self.log,
+            self.libraries,
+            self.rooms,
+            self.presence,
+            clock,
+            settings.sessions,
+            limits,
+            self.name,
+        )
         self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"
 
@@ -147,6 +173,9 @@ class Parts:
             if not self._visiting:
                 await stack.enter_async_context(started(self.upkeep.run))
                 await stack.enter_async_context(started(self.embedding.run))
+                await stack.enter_async_context(started(self.bus.run))
+                await stack.enter_async_context(started(self.rooms.run))
+                await stack.enter_async_context(started(self.presence.run))
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self._load_views)
             try:
@@ -159,6 +188,7 @@ class Parts:
         """Let every open stream say goodbye, and open no more."""
         self.hub.streams.stop()
         self.document_streams.stop()
+        self.sessions.open.stop()
 
     def readiness(self) -> dict[str, str]:
         """Each part's state: `ready`, or why it is not."""
@@ -238,6 +268,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_router(delete_routes(parts.log, parts.libraries, parts.deletions, settings.limits))
     app.include_router(embedder_routes(parts.embedders))
+    app.include_router(
+        session_routes(parts.log, parts.libraries, parts.sessions, parts.live, settings.limits)
+    )
     app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
     return app
 

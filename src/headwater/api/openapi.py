@@ -100,6 +100,7 @@ def install(app: FastAPI, version: str) -> None:
                     {"name": "documents", "description": "One document, or a small batch."},
                     {"name": "streams", "description": "Documents as NDJSON, in and out."},
                     {"name": "search", "description": "By meaning or by vector."},
+                    {"name": "sessions", "description": "People who search together."},
                     {"name": "events", "description": "Every change, in order, resumable."},
                     {"name": "embedders", "description": "Which there are, and their figures."},
                     {"name": "server", "description": "Is it well?"},

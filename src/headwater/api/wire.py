@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from headwater.clock import rfc3339
-from headwater.model import Library, Metric, Quantization, Written
+from headwater.model import Library, Metric, Quantization, Session, Written
 from headwater.search.base import ViewStatus
 from headwater.search.language import DEFAULT_LANGUAGE
 from headwater.service.drafts import ChunkInput, DocumentInput
@@ -151,6 +151,27 @@ class SearchBatch(msgspec.Struct, forbid_unknown_fields=True):
     queries: list[Query]
 
 
+class SessionJson(msgspec.Struct):
+    """A shared session as a listing shows it. `revision` is that of its query."""
+
+    session_id: str
+    name: str
+    library_id: str
+    library: str
+    people: int
+    pins: int
+    notes: int
+    revision: int
+    created_at: str
+    updated_at: str
+    cursor: str
+
+
+class SessionPage(msgspec.Struct):
+    sessions: list[SessionJson]
+    next: str | None
+
+
 class Problem(msgspec.Struct):
     """RFC 9457 problem details."""
 
@@ -180,6 +201,8 @@ ALL = [
     BatchAnswer,
     SearchBatch,
     Query,
+    SessionJson,
+    SessionPage,
     Problem,
 ]
 
@@ -205,6 +228,22 @@ def library_json(library: Library, log_id: str) -> LibraryJson:
         created_at=rfc3339(library.created_us),
         updated_at=rfc3339(library.updated_us),
         cursor=f"{log_id}.{library.position}",
+    )
+
+
+def session_json(session: Session, log_id: str) -> SessionJson:
+    return SessionJson(
+        session_id=session.id,
+        name=session.name,
+        library_id=session.library_id,
+        library=session.library_name,
+        people=session.people,
+        pins=session.pins,
+        notes=session.notes,
+        revision=session.revision,
+        created_at=rfc3339(session.created_us),
+        updated_at=rfc3339(session.updated_us),
+        cursor=f"{log_id}.{session.position}",
     )
 
 
