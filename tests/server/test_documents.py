@@ -1,60 +1,15 @@
-"""Single documents and batches over HTTP: every route, field, condition and odd id."""
+"""Single documents over HTTP: every route, field, form and condition."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
-from urllib.parse import quote
 
-import httpx
 import pytest
 from server.client import Client, answer
+from server.documents import at, code, post
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
-ODD_IDS = [
-    "plain",
-    "with/slash",
-    "/leading",
-    "trailing/",
-    "a//b",
-    "a b",
-    " edge ",
-    "50%",
-    "%2F",
-    "a%20b",
-    "q?x=1&y=2",
-    "hash#0",
-    "semi;colon",
-    "plus+plus",
-    "quo\"te'",
-    "back\\slash",
-    "new\nline",
-    "ends in newline\n",
-    "tab\tcr\r",
-    "größe-😀-日本語",
-    "e\u0301 vs \u00e9",
-    "x" * 256,
-    "😀" * 256,
-    "batch",
-    "~._-",
-    "[{}]",
-    "\u202e\ufeff",
-]
-
-
-def at(library: str, id: str | None = None) -> str:
-    path = f"/v1/libraries/{library}/documents"
-    return path if id is None else f"{path}/{quote(id, safe='')}"
-
-
-def post(client: Client, library: str, body: dict[str, Any], **params: Any) -> httpx.Response:
-    return client.http.post(at(library), json=body, params=params)
-
-
-def code(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["code"]
 
 
 # ── Adding ──────────────────────────────────────────────────────────────────────────────────────
@@ -244,63 +199,6 @@ def test_an_unknown_include_is_refused(client: Client, library: str) -> None:
     assert code(response) == (422, "invalid_query")
 
 
-# ── Ids ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("id", ODD_IDS, ids=lambda id: ascii(id)[:24])
-def test_any_id_is_put_read_patched_found_and_deleted(client: Client, id: str) -> None:
-    library = client.create_library()["id"]
-    # Ids that a sloppy path match would take for this one.
-    neighbours = {id.strip(), id.strip("/"), id.rstrip("\n")} - {id, ""}
-    for other in neighbours:
-        answer(post(client, library, {"id": other, "text": "the neighbour"}))
-    path = at(library, id)
-    created = client.http.put(path, json={"text": "x"})
-    assert created.status_code == 201, created.text
-    assert created.json()["id"] == id
-    unchanged = post(client, library, {"id": id, "text": "x"})
-    assert (unchanged.status_code, unchanged.json()["status"]) == (200, "unchanged")
-    assert answer(client.http.get(path))["id"] == id
-    assert client.http.head(path).status_code == 200
-    assert answer(client.http.patch(path, json={"title": "t"}))["version"] == 2
-    hits = client.search(library, "x", k=5)["results"]
-    assert (id, f"{id}#0") in [(hit["document_id"], hit["chunk_id"]) for hit in hits]
-    assert id in client.documents(library)
-    gone = answer(client.http.delete(path))
-    assert gone["id"] == id
-    assert client.http.get(path).status_code == 404
-    kept = set(client.documents(library))
-    assert kept == neighbours
-    told = [
-        event["data"]["document_id"]
-        for event in client.all_events(library_id=library, types="document.deleted")
-    ]
-    assert told == [id]
-
-
-def test_a_slash_in_an_id_may_stay_as_it_is(client: Client, library: str) -> None:
-    client.put(library, "docs/2026/a.md", {"text": "x"})
-    assert client.get(library, "docs/2026/a.md") is not None
-    assert client.get(library, "docs%2F2026%2Fa.md") is not None
-
-
-@pytest.mark.parametrize("id", ["", "x" * 257, "a\0b"])
-def test_an_impossible_id_is_refused(client: Client, library: str, id: str) -> None:
-    assert code(post(client, library, {"id": id, "text": "x"})) == (422, "invalid_document")
-    if id:
-        for method in ("GET", "PUT", "PATCH", "DELETE"):
-            body = {"PUT": {"text": "x"}, "PATCH": {}}.get(method)
-            response = client.http.request(method, at(library, id), json=body)
-            assert code(response) == (422, "invalid_document"), method
-
-
-def test_the_bodys_id_must_be_the_paths(client: Client, library: str) -> None:
-    path = at(library, "a")
-    assert client.http.put(path, json={"id": "a", "text": "x"}).status_code == 201
-    assert code(client.http.put(path, json={"id": "b", "text": "x"})) == (422, "invalid_document")
-    assert client.get(library, "b") is None
-
-
 # ── Replacing, conditions ───────────────────────────────────────────────────────────────────────
 
 
@@ -388,88 +286,6 @@ def test_if_none_match_only_creates(client: Client, library: str) -> None:
     assert code(wrong) == (422, "invalid_input")
 
 
-# ── Patching ────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("patch", "merged"),  # RFC 7396, the examples of its appendix that fit an object
-    [
-        ({"a": "c"}, {"a": "c", "e": {"f": 1}}),
-        ({"b": "c"}, {"a": "b", "b": "c", "e": {"f": 1}}),
-        ({"a": None}, {"e": {"f": 1}}),
-        ({"a": ["c"]}, {"a": ["c"], "e": {"f": 1}}),
-        ({"e": {"f": None, "g": 2}}, {"a": "b", "e": {"g": 2}}),
-        ({"e": None, "x": {"y": None, "z": [None]}}, {"a": "b", "x": {"z": [None]}}),
-        ({"a": {"deep": {"gone": None}}}, {"a": {"deep": {}}, "e": {"f": 1}}),
-        ({"missing": None}, {"a": "b", "e": {"f": 1}}),
-        ({}, {"a": "b", "e": {"f": 1}}),
-    ],
-)
-def test_metadata_is_merged(
-    client: Client, library: str, patch: dict[str, Any], merged: dict[str, Any]
-) -> None:
-    client.put(library, "a", {"text": "x", "title": "t", "metadata": {"a": "b", "e": {"f": 1}}})
-    before = client.get(library, "a", include="vectors")
-    response = client.http.patch(at(library, "a"), json={"metadata": patch})
-    after = client.get(library, "a", include="vectors")
-    assert before is not None
-    assert after is not None
-    assert after["metadata"] == merged
-    assert after["chunks"] == before["chunks"]
-    assert after["title"] == "t"
-    changed = merged != before["metadata"]
-    assert response.json()["status"] == ("updated" if changed else "unchanged")
-    assert after["version"] == (2 if changed else 1)
-    assert response.headers["etag"] == f'"{after["version"]}"'
-
-
-def test_a_patch_sets_and_takes_away_the_title(client: Client, library: str) -> None:
-    client.put(library, "a", {"text": "x", "title": "t"})
-    path = at(library, "a")
-    assert answer(client.http.patch(path, json={"title": "u"}))["status"] == "updated"
-    assert answer(client.http.patch(path, json={"title": "u"}))["status"] == "unchanged"
-    assert answer(client.http.get(path))["title"] == "u"
-    answer(client.http.patch(path, json={"title": None}))
-    assert "title" not in answer(client.http.get(path))
-    assert answer(client.http.patch(path, json={}))["status"] == "unchanged"
-    (hit,) = client.search(library, "x")["results"]
-    assert hit["title"] is None
-
-
-@pytest.mark.parametrize(
-    ("body", "error"),
-    [
-        (b'{"text":"y"}', "unknown_field"),
-        (b'{"metadata":null}', "invalid_document"),
-        (b'{"metadata":[]}', "invalid_document"),
-        (b'{"title":1}', "invalid_document"),
-        (b'{"title":"a\\u0000"}', "invalid_document"),
-        (b'{"metadata":{"a":"\\u0000"}}', "invalid_document"),
-        (b'{"metadata":{"a":' + b"[" * 500 + b"]" * 500 + b"}}", "invalid_document"),
-        (b"[]", "invalid_document"),
-        (b"", "invalid_json"),
-        (b'{"metadata":{"a":NaN}}', "invalid_json"),
-    ],
-)
-def test_a_wrong_patch_is_refused(client: Client, library: str, body: bytes, error: str) -> None:
-    client.put(library, "a", {"text": "x"})
-    response = client.http.patch(at(library, "a"), content=body)
-    assert response.json()["code"] == error
-    assert response.status_code == (400 if error == "invalid_json" else 422)
-    found = client.get(library, "a")
-    assert found is not None
-    assert found["version"] == 1
-
-
-def test_a_patch_is_told_with_the_new_metadata(client: Client, library: str) -> None:
-    client.put(library, "a", {"text": "x", "metadata": {"n": 1}})
-    answer(client.http.patch(at(library, "a"), json={"metadata": {"n": 2}}))
-    (event,) = client.all_events(library_id=library, types="document.updated")
-    assert event["data"]["metadata"] == {"n": 2}
-    assert event["data"]["version"] == 2
-    assert client.all_events(library_id=library, types="chunk.deleted") == []
-
-
 # ── Reading and deleting ────────────────────────────────────────────────────────────────────────
 
 
@@ -534,84 +350,3 @@ def test_a_wrong_page_token_is_refused(client: Client, library: str, after: str)
 def test_a_wrong_limit_is_refused(client: Client, library: str, limit: str) -> None:
     response = client.http.get(at(library), params={"limit": limit})
     assert code(response) == (422, "invalid_parameter")
-
-
-# ── Batches ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_batch_has_a_result_for_each_in_order(client: Client, library: str) -> None:
-    client.put(library, "same", {"text": "x"})
-    client.put(library, "other", {"text": "x"})
-    documents: list[Any] = [
-        {"id": "new", "text": "a"},
-        {"id": "same", "text": "x"},
-        {"id": "bad", "text": 1},
-        {"id": "other", "text": "y"},
-        {"id": "empty", "text": ""},
-        "no document",
-        {"text": "without an id"},
-        {"id": "new", "text": "b"},
-    ]
-    response = client.http.post(f"{at(library)}/batch", json={"documents": documents})
-    body = answer(response)
-    results = body.pop("results")
-    cursor = body.pop("cursor")
-    assert body == {"created": 2, "updated": 2, "unchanged": 1, "failed": 3}
-    assert [result["index"] for result in results] == list(range(8))
-    assert [result["status"] for result in results] == [
-        "created",
-        "unchanged",
-        "failed",
-        "updated",
-        "failed",
-        "failed",
-        "created",
-        "updated",
-    ]
-    failed = [result for result in results if result["status"] == "failed"]
-    assert [(result["id"], result["error"]["code"]) for result in failed] == [
-        (None, "invalid_document"),
-        ("empty", "invalid_document"),
-        (None, "invalid_document"),
-    ]
-    assert all(result["error"]["retryable"] is False for result in failed)
-    assert set(results[0]) == {
-        "index",
-        "id",
-        "status",
-        "version",
-        "num_chunks",
-        "created_at",
-        "updated_at",
-        "cursor",
-    }
-    assert cursor == results[7]["cursor"]
-    found = client.get(library, "new")
-    assert found is not None
-    assert (found["text"], found["version"]) == ("b", 2)
-
-
-def test_an_empty_batch_is_a_batch_of_nothing(client: Client, library: str) -> None:
-    body = answer(client.http.post(f"{at(library)}/batch", json={"documents": []}))
-    assert body["results"] == []
-    assert body["cursor"]
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "error"),
-    [
-        (b"", 400, "invalid_json"),
-        (b"[]", 422, "invalid_document"),
-        (b"{}", 422, "invalid_document"),
-        (b'{"documents":{}}', 422, "invalid_document"),
-        (b'{"documents":[],"more":1}', 422, "unknown_field"),
-        (b'{"documents":[{"text":"a","metadata":{"x":NaN}}]}', 400, "invalid_json"),
-        (b'{"documents":[' + b",".join([b"{}"] * 1_001) + b"]}", 413, "too_many_items"),
-    ],
-)
-def test_a_wrong_batch_is_refused_whole(
-    client: Client, library: str, body: bytes, status: int, error: str
-) -> None:
-    response = client.http.post(f"{at(library)}/batch", content=body)
-    assert code(response) == (status, error)
-    assert client.documents(library) == {}
