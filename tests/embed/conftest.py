@@ -1,15 +1,21 @@
-"""A fake provider for each test that asks for one."""
+"""A fake provider, and a remote embedder of each kind on it, for each test that asks for one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from embed.provider import FakeProvider
+from embed.remote import PROVIDERS, Make
+from pydantic import SecretStr
 
+from headwater.clock import Clock, SystemClock
 from headwater.embed import plugins
+from headwater.embed.remote import RemoteEmbedder
+from headwater.settings import EmbedSettings
 
 
 @pytest.fixture
@@ -18,6 +24,30 @@ def fake() -> Iterator[FakeProvider]:
     provider.start()
     yield provider
     provider.stop()
+
+
+@pytest.fixture(params=sorted(PROVIDERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(fake: FakeProvider, kind: str) -> Make:
+    """An embedder of the fake, with short waits; `settings` as keywords."""
+
+    def make(
+        dimension: int | None = 8,
+        key: str | None = None,
+        clock: Clock | None = None,
+        **settings: Any,
+    ) -> RemoteEmbedder:
+        quick = {"backoff": 0.01, "backoff_max": 0.02, "linger_ms": 1, "breaker_open": 0.05}
+        provider = PROVIDERS[kind]("model-1", fake.url, SecretStr(key) if key else None)
+        return RemoteEmbedder(
+            provider, dimension, EmbedSettings(**{**quick, **settings}), clock or SystemClock()
+        )
+
+    return make
 
 
 @pytest.fixture

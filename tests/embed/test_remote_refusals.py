@@ -1,0 +1,129 @@
+"""Remote embedders whose provider refuses, or answers what no embedder may."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.to_thread
+import pytest
+from embed.provider import KEY, FakeProvider, Held, Step, one_too_few, one_too_wide, refuse, say
+from embed.remote import Make, is_right, reached, running, texts
+
+from headwater.errors import EmbedderFailed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_batch_that_is_too_large_is_split_and_the_size_learned(
+    fake: FakeProvider, make: Make, status: int
+) -> None:
+    fake.max_inputs, fake.too_many = 7, status
+    async with running(make(concurrency=1, max_inputs=40)) as embedder:
+        assert is_right(await embedder.embed(texts(40)), texts(40))
+        before = len(fake.calls)
+        assert is_right(await embedder.embed(texts(40)), texts(40))
+        sizes = [len(call.texts) for call in fake.calls[before:]]
+        assert max(sizes) <= 7
+        assert embedder.statistics()["inputs_per_call"] <= 7
+
+
+async def test_one_bad_text_harms_only_its_own_request(fake: FakeProvider, make: Make) -> None:
+    held = Held()
+    fake.script.append(held)
+    async with running(make(concurrency=1)) as embedder:
+        async with anyio.create_task_group() as calls:
+
+            async def fine(text: str) -> None:
+                assert is_right(await embedder.embed([text]), [text])
+
+            async def bad() -> None:
+                with pytest.raises(EmbedderFailed, match="refuses a text") as caught:
+                    await embedder.embed(["", "good", "poison"])
+                assert not caught.value.retryable
+                assert caught.value.fields["text_index"] == 2
+
+            calls.start_soon(fine, "first")
+            await reached(held)
+            for text in texts(20):
+                calls.start_soon(fine, text)
+            calls.start_soon(bad)
+            await anyio.wait_all_tasks_blocked()
+            held.let.set()
+        assert embedder.statistics()["inputs_per_call"] > 20, "not the size was refused"
+
+
+async def test_when_every_text_is_refused_it_is_not_asked_for_each(
+    fake: FakeProvider, make: Make
+) -> None:
+    held = Held()
+    fake.script.append(held)
+    async with running(make(concurrency=1)) as embedder, anyio.create_task_group() as calls:
+
+        async def refused(text: str) -> None:
+            with pytest.raises(EmbedderFailed):
+                await embedder.embed([text])
+
+        calls.start_soon(embedder.embed, ["first"])
+        await reached(held)
+        fake.every_step = refuse(400, "this model does not embed")
+        for text in texts(64):
+            calls.start_soon(refused, text)
+        await anyio.wait_all_tasks_blocked()
+        held.let.set()
+    assert len(fake.calls) < 25
+
+
+async def test_a_wrong_key_is_told_without_showing_it(
+    fake: FakeProvider, kind: str, make: Make
+) -> None:
+    fake.key = "another"
+    async with running(make(key=KEY)) as embedder:
+        with pytest.raises(EmbedderFailed, match=f"{kind.upper()}_API_KEY") as caught:
+            await embedder.embed(["a"])
+    assert not caught.value.retryable
+    assert KEY not in str(caught.value)
+    assert len(fake.calls) == 1
+
+
+async def test_a_missing_model_is_told(fake: FakeProvider, make: Make) -> None:
+    fake.models = {"other"}
+    async with running(make()) as embedder:
+        with pytest.raises(EmbedderFailed, match="does not have the model 'model-1'") as caught:
+            await embedder.embed(["a"])
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        one_too_few,
+        one_too_wide,
+        say(b"<html>"),
+        say(b'{"data":"\xff"}'),
+        say(b'{"more":' + b"[" * 20_000),
+        say(b'{"data":[{"embedding":[1,2]},{"embedding":[1]}],"embeddings":{"float":[[1,2],[1]]}}'),
+        say(
+            b'{"data":[{"embedding":[1e300,0]},{"embedding":[0,1]}],'
+            b'"embeddings":{"float":[[1e300,0],[0,1]]}}'
+        ),
+        say(b'{"data":[{"embedding":"AADAf/8="},{"embedding":"AADAfw=="}],"embeddings":{}}'),
+        say(b'{"data":[{"embedding":[NaN]},{"embedding":[1]}],"embeddings":{"float":[[NaN],[1]]}}'),
+    ],
+)
+async def test_a_wrong_answer_never_becomes_a_vector(
+    fake: FakeProvider, make: Make, step: Step
+) -> None:
+    async with running(make(retries=1)) as embedder:
+        fake.every_step = step
+        with pytest.raises(EmbedderFailed):
+            await embedder.embed(["a", "b"])
+        fake.every_step = None
+        assert is_right(await embedder.embed(["a", "b"]), ["a", "b"])
+
+
+async def test_a_redirect_is_not_followed(fake: FakeProvider, make: Make) -> None:
+    fake.script.append(refuse(307, location="http://127.0.0.1:9/elsewhere"))
+    async with running(make(key=KEY)) as embedder:
+        with pytest.raises(EmbedderFailed, match="307"):
+            await embedder.embed(["a"])
+    assert len(fake.calls) == 1
