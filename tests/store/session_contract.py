@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from store.backend import Backend, Opened, draft, put
-from store.contract import data, is_sound, whole_log
+from store.reading import data, is_sound, whole_log
 
 from headwater.errors import (
     DocumentNotFound,

@@ -13,7 +13,8 @@ import anyio
 import numpy as np
 import pytest
 from store.backend import Backend, HandClock, create, draft, put
-from store.contract import StoreContract, is_sound, whole_log
+from store.contract import StoreContract
+from store.reading import is_sound, whole_log
 
 import headwater
 from headwater.clock import SystemClock

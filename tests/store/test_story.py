@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store.backend import DIMENSION, Opened, create, draft, put, put_pending, vector
-from store.contract import chunks_of, documents_after, is_sound, whole_log
+from store.reading import chunks_of, documents_after, is_sound, whole_log
 from store.test_sqlite import SqliteBackend
 
 from headwater.clock import SystemClock
