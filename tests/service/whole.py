@@ -19,7 +19,12 @@ from headwater.threads import Pool
 
 @asynccontextmanager
 async def whole(folder: Path, **search: Any) -> AsyncIterator[Parts]:
-    settings = Settings(data=folder, search=SearchSettings(**search))
+    async with running(Settings(data=folder, search=SearchSettings(**search))) as parts:
+        yield parts
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Parts]:
     parts = Parts(settings, SystemClock())
     try:
         async with parts.running():
