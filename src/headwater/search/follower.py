@@ -1,17 +1,17 @@
 """Views that live in one thread: an index per library, kept up with the log.
 
 `KeywordViews` and the metadata view are made of this. Their indexes are slow to change and belong
-to one thread, so everything that touches one is a job on a lane, a bounded piece at a time, and
-only the loop decides what comes next. An index is a cache of the store and nothing else: one that
-could not apply a change must never answer again, it is made anew.
+to one thread (`index_lane.py`), so everything that touches one is a job there, and only the loop
+decides what comes next. `opening.py` brings an index up, `eviction.py` says which must go. One that
+could not apply a change must never answer again: it is made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 import anyio.abc
@@ -30,6 +30,7 @@ from headwater.errors import (
     Unavailable,
 )
 from headwater.model import Change, Library, Position
+from headwater.search.eviction import overweight
 from headwater.search.following import (
     TYPES,
     FollowerStatus,
@@ -39,10 +40,12 @@ from headwater.search.following import (
     Unusable,
     read_stretch,
 )
+from headwater.search.index_lane import IndexLane, unpanicked
+from headwater.search.opening import Opening, gone
 from headwater.search.page import DELETED
 from headwater.settings import SearchSettings
 from headwater.store.base import Reader
-from headwater.threads import Lane, Pool
+from headwater.threads import Pool
 
 T = TypeVar("T")
 
@@ -95,8 +98,8 @@ class Follower(Generic[Index]):
         self._applied = Bell()
         self._turn = anyio.Lock(fast_acquire=True)
         """Held while changes are applied, and while an index joins those they are applied to."""
-        self._lane: Lane[Callable[[], Any], Any] = Lane(name, _do, max_batch=1)
-        self._read: Callable[[Callable[[Reader], Any]], Any] | None = None
+        self._lane = IndexLane(name)
+        self._opening: Opening[Index] = Opening(self._lane)
         self._group: anyio.abc.TaskGroup | None = None
 
     async def run(
@@ -104,10 +107,9 @@ class Follower(Generic[Index]):
     ) -> None:
         """Follow the log until cancelled, then close every index, keeping what can be kept."""
         self._applied.ring(self._log.head)
-        self._read = self._log.store.open_reader()
         try:
             async with anyio.create_task_group() as group:
-                await group.start(self._lane.run)
+                await group.start(self._lane.run, self._log.store)
                 group.start_soon(self._follow)
                 group.start_soon(self._tend)
                 self._group = group
@@ -134,24 +136,32 @@ class Follower(Generic[Index]):
         """
         target = self._log.head
         with anyio.move_on_after(self._settings.max_wait.total_seconds()):
-            while True:
-                slot = self._open(library)
+            slot = await self._reached(library, target)
+            # Nothing is awaited between the check and the submission: a job that closes the
+            # index can only come after this one.
+            position = max(slot.position, self._applied.position)
+            try:
+                return await self._lane.do(partial(question, slot.index)), position
+            except Unusable as error:
+                self._fail(slot, error)
+                raise self._error_of(slot) from error
+        raise self._behind(library.id, target)
+
+    async def _reached(self, library: Library, target: Position) -> Slot[Index]:
+        """The library's index once it has applied `target`, to be asked at once."""
+        while True:
+            slot = self._open(library)
+            slot.asked += 1
+            try:
                 await slot.done.wait()
                 if slot.error is not None:
                     raise self._error_of(slot)
                 if self._applied.position < target:
                     await self._applied.wait_past(target - 1)
-                if self._slots.get(library.id) is slot and slot.ready:
-                    break
-            # Nothing is awaited between the check and the submission: a job that closes the
-            # index can only come after this one.
-            position = max(slot.position, self._applied.position)
-            try:
-                return await self._submit(partial(question, slot.index)), position
-            except Unusable as error:
-                self._fail(slot, error)
-                raise self._error_of(slot) from error
-        raise self._behind(library.id, target)
+            finally:
+                slot.asked -= 1
+            if self._slots.get(library.id) is slot and slot.ready:
+                return slot
 
     async def caught_up(self, library_id: str, position: Position) -> None:
         """Return when a question asked now would see `position`. At once when not loaded.
@@ -211,11 +221,7 @@ class Follower(Generic[Index]):
     async def _bring_up(self, slot: Slot[Index]) -> None:
         suspect = self._suspect.pop(slot.id, None)
         try:
-            if not await self._submit(partial(self._reading, partial(_exists, id=slot.id))):
-                raise _gone(slot.id)
-            rebuilt = await self._restore(slot, suspect)
-            if rebuilt is not None:
-                await self._rebuild(slot, rebuilt)
+            await self._opening.bring_up(slot, suspect)
             await self._join(slot)
         except Exception as error:
             # The task's root: those who wait hear of it, and the next question tries again.
@@ -229,53 +235,17 @@ class Follower(Generic[Index]):
                 self._suspect[slot.id] = f"the index failed: {error}"
             if not slot.done.is_set():
                 slot.failed(error)
-            await self._unheard(partial(slot.index.close, None, spoilt=not expected))
+            await self._lane.unheard(partial(slot.index.close, None, spoilt=not expected))
             if isinstance(error, LibraryNotFound):
                 self._suspect.pop(slot.id, None)
                 if self._slots.get(slot.id) is slot:
                     del self._slots[slot.id]
                 if self._discard is not None:
-                    await self._unheard(partial(self._discard, slot.id))
+                    await self._lane.unheard(partial(self._discard, slot.id))
             return
         log.info(
             "view.ready", kind=self.name, library=slot.id, rows=slot.rows, position=slot.position
         )
-
-    async def _restore(self, slot: Slot[Index], suspect: str | None) -> str | None:
-        """Go on from what was kept. Returns why that cannot be, "" when there is nothing."""
-        if suspect is not None:
-            return suspect
-        try:
-            position = await self._submit(slot.index.restore)
-            if position is None:
-                return ""
-            head = await self._submit(partial(self._reading, _head))
-            if position > head:
-                return f"what was kept is at {position}, ahead of the log at {head}"
-            slot.position = position
-            slot.state = "replaying"
-            while not await self._catch_up(slot):
-                pass
-        except Unusable as error:
-            return str(error)
-        except CursorExpired:
-            return "the log no longer reaches back to what was kept"
-        return None
-
-    async def _rebuild(self, slot: Slot[Index], reason: str) -> None:
-        if reason:
-            log.warning("view.rebuilding", kind=self.name, library=slot.id, reason=reason)
-        slot.state = "rebuilding"
-        slot.reason = reason or None
-        await self._submit(slot.index.begin)
-        # What is committed from here on is replayed afterwards, whether a page held it or not.
-        slot.position = await self._submit(partial(self._reading, _head))
-        after: int | None = 0
-        while after is not None:
-            after, slot.rows, slot.memory_bytes = await self._submit(
-                partial(self._fill, slot.index, after)
-            )
-        await self._submit(partial(slot.index.commit, slot.position))
 
     async def _join(self, slot: Slot[Index]) -> None:
         """Make an index one of those that `_follow` serves, without a gap.
@@ -283,25 +253,16 @@ class Follower(Generic[Index]):
         While the turn is held nothing is applied, so the last page ends at or past the place
         where the others are.
         """
-        while not await self._catch_up(slot):
+        while not await self._opening.catch_up(slot):
             pass
         async with self._turn:
-            while not await self._catch_up(slot) or slot.position < self._applied.position:
+            while not await self._opening.catch_up(slot) or (
+                slot.position < self._applied.position
+            ):
                 pass
             if slot.error is not None:
                 raise slot.error
             slot.became_ready()
-
-    async def _catch_up(self, slot: Slot[Index]) -> bool:
-        """Apply one page; whether that was all. Raises `CursorExpired`, `LibraryNotFound`."""
-        page, slot.rows, slot.memory_bytes = await self._submit(
-            partial(self._apply_alone, slot.index, slot.id, slot.position)
-        )
-        slot.position = page.through
-        if slot.id in page.deleted:
-            raise _gone(slot.id)
-        through_all: bool = page.through >= page.head
-        return through_all
 
     # ── Following ───────────────────────────────────────────────────────────────────────────────
 
@@ -336,7 +297,7 @@ class Follower(Generic[Index]):
 
     async def _take_turn(self) -> None:
         ready = {slot.id: slot.index for slot in self._slots.values() if slot.ready}
-        turn: _Turn = await self._submit(partial(self._apply, ready, self._applied.position))
+        turn = await self._lane.do(partial(self._apply, ready, self._applied.position))
         for library_id, facts in turn.changed.items():
             slot = self._slots.get(library_id)
             if slot is not None:
@@ -355,19 +316,19 @@ class Follower(Generic[Index]):
         log.error("view.failed", kind=self.name, library=slot.id, error=str(error))
         self._suspect[slot.id] = f"the index failed: {error}"
         slot.failed(error if isinstance(error, HeadwaterError) else self._broken(slot.id, error))
-        self._soon(partial(slot.index.close, None, spoilt=True))
+        self._lane.soon(partial(slot.index.close, None, spoilt=True))
 
     def _deleted(self, library_id: str) -> None:
         self._suspect.pop(library_id, None)
         slot = self._slots.pop(library_id, None)
         if slot is not None:
             was_open = slot.ready
-            slot.failed(_gone(library_id))
+            slot.failed(gone(library_id))
             if not was_open:
                 return  # `_bring_up` lets go of it
-            self._soon(partial(slot.index.close, None))
+            self._lane.soon(partial(slot.index.close, None))
         if self._discard is not None:
-            self._soon(partial(self._discard, library_id))
+            self._lane.soon(partial(self._discard, library_id))
 
     def _start_over(self) -> None:
         """The log was trimmed past us: what is loaded cannot be brought up to date any more."""
@@ -389,48 +350,22 @@ class Follower(Generic[Index]):
                 for slot in list(self._slots.values()):
                     if slot.ready:
                         try:
-                            await self._submit(partial(slot.index.commit, position))
+                            await self._lane.do(partial(slot.index.commit, position))
                         except Unavailable:
                             break
                         except Exception as error:  # noqa: BLE001 - the index's, not the task's
                             self._fail(slot, error)
-                self._evict(position)
+                self._evict()
 
-    def _evict(self, position: Position) -> None:
-        ready = sorted(
-            (slot for slot in self._slots.values() if slot.ready), key=lambda slot: slot.used_at
-        )
-        total = sum(slot.memory_bytes for slot in ready)
-        while total > self._memory_bytes and len(ready) > 1:
-            slot = ready.pop(0)
-            total -= slot.memory_bytes
+    def _evict(self) -> None:
+        """Let go of what is too much. Only while the turn is held: then every index that is ready
+        has applied what `_applied` says, and may be kept as that."""
+        for slot in overweight(self._slots.values(), self._memory_bytes):
             del self._slots[slot.id]
-            self._soon(partial(slot.index.close, position))
+            self._lane.soon(partial(slot.index.close, self._applied.position))
             log.info("view.evicted", kind=self.name, library=slot.id)
 
     # ── In the lane's thread ────────────────────────────────────────────────────────────────────
-
-    def _reading(self, query: Callable[[Reader], T]) -> T:
-        assert self._read is not None
-        result: T = self._read(query)
-        return result
-
-    def _fill(self, index: Index, after: int) -> tuple[int | None, int, int]:
-        next_after = self._reading(lambda reader: index.fill(reader, after))
-        return next_after, index.rows, index.memory_bytes
-
-    def _apply_alone(self, index: Index, id: str, after: Position) -> tuple[LogStretch, int, int]:
-        def apply(reader: Reader) -> LogStretch:
-            page = read_stretch(reader, after, {id: index}, only=id)
-            own = page.changes.get(id)
-            if own:
-                index.apply(reader, own)
-            return page
-
-        page = self._reading(apply)
-        if page.changes:
-            index.commit(page.through)
-        return page, index.rows, index.memory_bytes
 
     def _apply(self, indexes: Mapping[str, Index], after: Position) -> _Turn:
         """Apply one page to everybody and commit: all that is there, however many wrote it."""
@@ -441,7 +376,7 @@ class Follower(Generic[Index]):
             page = read_stretch(reader, after, indexes)
             for library_id, own in page.changes.items():
                 try:
-                    _unpanicked(partial(indexes[library_id].apply, reader, own))
+                    unpanicked(partial(indexes[library_id].apply, reader, own))
                 except Unavailable:
                     raise
                 except Exception as error:
@@ -449,14 +384,14 @@ class Follower(Generic[Index]):
                     failed[library_id] = error
             return page
 
-        page = self._reading(apply)
+        page = self._lane.reading(apply)
         changed: dict[str, tuple[int, int]] = {}
         for library_id in page.changes:
             if library_id in failed:
                 continue
             index = indexes[library_id]
             try:
-                _unpanicked(partial(index.commit, page.through))
+                unpanicked(partial(index.commit, page.through))
             except Exception as error:
                 log.exception("view.not_committed", kind=self.name, library=library_id)
                 failed[library_id] = error
@@ -471,22 +406,7 @@ class Follower(Generic[Index]):
                 self._applied.position if keeps else None, spoilt=slot.state == "failed"
             )
 
-    # ── Jobs ────────────────────────────────────────────────────────────────────────────────────
-
-    async def _submit(self, job: Callable[[], T]) -> T:
-        result: T = await self._lane.submit(partial(_unpanicked, job))
-        return result
-
-    def _soon(self, job: Callable[[], object]) -> None:
-        """Have it done by the lane after what was submitted before; nobody waits for it."""
-        if self._group is not None:
-            self._group.start_soon(self._unheard, job)
-
-    async def _unheard(self, job: Callable[[], object]) -> None:
-        try:
-            await self._submit(job)
-        except Exception:
-            log.exception("view.left_behind", kind=self.name)
+    # ── Errors ──────────────────────────────────────────────────────────────────────────────────
 
     def _error_of(self, slot: Slot[Index]) -> HeadwaterError:
         if isinstance(slot.error, HeadwaterError):
@@ -508,33 +428,3 @@ class Follower(Generic[Index]):
             f"at {self._log.cursor(position)}; what was written is kept, ask again in a moment",
             state="not loaded" if slot is None else slot.state,
         )
-
-
-def _do(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    return [job() for job in jobs]
-
-
-def _head(reader: Reader) -> Position:
-    return reader.head()
-
-
-def _exists(reader: Reader, id: str) -> bool:
-    library = reader.library(id)
-    return library is not None and library.id == id
-
-
-def _gone(library_id: str) -> LibraryNotFound:
-    return LibraryNotFound(f"library {library_id} is gone", id=library_id)
-
-
-def _unpanicked(job: Callable[[], T]) -> T:
-    """`job`, with a panic of an extension made an `Unusable`.
-
-    PyO3's PanicException is no `Exception`, and would end the thread without a word to anybody.
-    """
-    try:
-        return job()
-    except Exception:
-        raise
-    except BaseException as panic:
-        raise Unusable(f"{type(panic).__name__}: {panic}") from panic

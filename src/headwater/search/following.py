@@ -116,6 +116,8 @@ class Slot(Generic[Index]):
         self.done = anyio.Event()
         """Set when the index is ready or has failed."""
         self.used_at = now
+        self.asked = 0
+        """Questions that wait for it."""
 
     @property
     def id(self) -> str:
@@ -133,6 +135,7 @@ class Slot(Generic[Index]):
         self.state = "failed"
         self.reason = str(error)
         self.error = error
+        self.rows = self.memory_bytes = 0
         self.done.set()
 
 

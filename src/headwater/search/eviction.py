@@ -1,0 +1,31 @@
+"""Which indexes must go when together they take more memory than they may.
+
+`Follower` asks whenever one has grown. What is let go of is a cache: the next question opens it
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from headwater.search.following import Index, Slot
+
+
+def overweight(slots: Collection[Slot[Index]], memory_bytes: int) -> list[Slot[Index]]:
+    """Ready ones to let go of: those used longest ago first, those with a question waiting last.
+
+    Never the one used last, which may be larger than everything allowed and must answer all the
+    same. What is being made counts, and stays.
+    """
+    total = sum(slot.memory_bytes for slot in slots)
+    if total <= memory_bytes:
+        return []
+    last = max(slots, key=lambda slot: slot.used_at)
+    ready = [slot for slot in slots if slot.ready and slot is not last]
+    going = []
+    for slot in sorted(ready, key=lambda slot: (slot.asked > 0, slot.used_at)):
+        if total <= memory_bytes:
+            break
+        going.append(slot)
+        total -= slot.memory_bytes
+    return going
