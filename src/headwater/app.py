@@ -31,6 +31,10 @@ from headwater.api.libraries import library_routes
 from headwater.api.request_id import RequestId
 from headwater.api.search import search_routes
 from headwater.api.sessions import session_routes
+from headwater.api.socket.actions import HANDLERS
+from headwater.api.socket.routes import socket_routes
+from headwater.api.socket.services import Services
+from headwater.api.socket.sockets import Sockets
 from headwater.changes import Log
 from headwater.clock import Clock, SystemClock
 from headwater.embed import Embedders
@@ -153,6 +157,21 @@ class Parts:
             limits,
             self.name,
         )
+        self.sockets = Sockets(
+            Services(
+                self.log,
+                self.hub,
+                self.libraries,
+                self.documents,
+                self.search,
+                self.live,
+                clock,
+                settings.websocket,
+                limits,
+                pool,
+            ),
+            HANDLERS,
+        )
         self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"
 
@@ -169,6 +188,7 @@ class Parts:
             await stack.enter_async_context(started(self.metadata.run))
             await stack.enter_async_context(started(self.search.run))
             await stack.enter_async_context(started(self.live.run))
+            await stack.enter_async_context(started(self.sockets.run))
             await stack.enter_async_context(started(self.hub.run))
             if not self._visiting:
                 await stack.enter_async_context(started(self.upkeep.run))
@@ -188,6 +208,7 @@ class Parts:
         """Let every open stream say goodbye, and open no more."""
         self.hub.streams.stop()
         self.document_streams.stop()
+        self.sockets.streams.stop()
         self.sessions.open.stop()
 
     def readiness(self) -> dict[str, str]:
@@ -271,6 +292,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(
         session_routes(parts.log, parts.libraries, parts.sessions, parts.live, settings.limits)
     )
+    app.include_router(socket_routes(parts.sockets))
     app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
     return app
 

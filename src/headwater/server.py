@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import socket
 import sys
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -20,6 +21,7 @@ from headwater.app import create_app
 from headwater.errors import Refused
 from headwater.joined_writes import JoinedWritesProtocol
 from headwater.settings import Settings
+from headwater.socket_protocol import SocketProtocol, Unfinished
 
 
 def serve(settings: Settings) -> None:
@@ -29,6 +31,8 @@ def serve(settings: Settings) -> None:
     """
     configure_logs(settings.log_level)
     _check_address(settings)
+    sockets = settings.websocket
+    unfinished = Unfinished(sockets.unfinished_bytes)
     config = uvicorn.Config(
         functools.partial(worker_app, settings),
         factory=True,
@@ -39,7 +43,7 @@ def serve(settings: Settings) -> None:
         access_log=False,
         lifespan="on",
         http=JoinedWritesProtocol,
-        ws="none",
+        ws=cast(Any, functools.partial(SocketProtocol, settings=sockets, unfinished=unfinished)),
         proxy_headers=False,  # nobody here asks who the client is
         server_header=False,
         date_header=False,

@@ -103,6 +103,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._taken = 0
         self._heard_s = self._loop.time()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._code = 1006
 
     # ── The connection ──────────────────────────────────────────────────────────────────────────
 
@@ -246,6 +247,10 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def bytes_sent(self) -> int:
         return self._written
 
+    @property
+    def close_code(self) -> int:
+        return self._code
+
     def write(self, messages: Sequence[bytes]) -> None:
         if not self._is_open:
             raise SocketClosed
@@ -359,6 +364,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
 
     def _closing(self, code: int) -> None:
         """A close frame is on its way: tell the application, wait for the peer, not for ever."""
+        self._code = code
         for name in ("ping", "stall", "stop"):
             self._cancel(name)
         self._disconnected(code)
@@ -384,9 +390,8 @@ class SocketProtocol(asyncio.Protocol, Wire):
 
     def _peer_closed(self) -> None:
         received = self._frames.close_rcvd
-        self._disconnected(received.code if received is not None else 1005)
         self._flush()
-        self._closing(1000)
+        self._closing(received.code if received is not None else 1005)
         self._transport.close()
 
     def _disconnected(self, code: int) -> None:

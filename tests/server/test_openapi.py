@@ -33,6 +33,8 @@ ROUTES = {
     ("post", "/v1/libraries/{library}/search"),
     ("post", "/v1/libraries/{library}/search/batch"),
     ("post", "/v1/libraries/{library}/search/stream"),
+    ("get", "/v1/libraries/{library}/ws"),
+    ("get", "/v1/websockets/statistics"),
     ("get", "/v1/embedders"),
     ("get", "/v1/sessions"),
     ("get", "/v1/sessions/{name}"),

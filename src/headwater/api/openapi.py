@@ -18,6 +18,7 @@ _REF = "#/components/schemas/{name}"
 NDJSON = "application/x-ndjson"
 PROBLEMS = {
     400: "The request could not be read.",
+    403: "A page of another site may not.",
     404: "No such library or document.",
     409: "Conflict with the current state.",
     410: "The cursor is older than the log, or of another log.",
@@ -25,6 +26,7 @@ PROBLEMS = {
     413: "Over a limit.",
     415: "The content encoding is not understood.",
     422: "The request is not valid.",
+    426: "A WebSocket handshake is needed.",
     429: "Too much is waiting; retry.",
     502: "The embedder refuses, or its answer is wrong.",
     503: "Not available now; retry.",
@@ -102,6 +104,7 @@ def install(app: FastAPI, version: str) -> None:
                     {"name": "search", "description": "By meaning or by vector."},
                     {"name": "sessions", "description": "People who search together."},
                     {"name": "events", "description": "Every change, in order, resumable."},
+                    {"name": "sockets", "description": "All of it over one connection."},
                     {"name": "embedders", "description": "Which there are, and their figures."},
                     {"name": "server", "description": "Is it well?"},
                 ],

@@ -35,6 +35,11 @@ class Wire(Protocol):
     @property
     def bytes_sent(self) -> int: ...
 
+    @property
+    def close_code(self) -> int:
+        """The code of the close frame, ours or the peer's; 1006 while and where there is none."""
+        ...
+
     def write(self, messages: Sequence[bytes]) -> None:
         """Send text messages, UTF-8, in order and at once. Raises `SocketClosed`."""
         ...

@@ -1,0 +1,100 @@
+"""What goes on telling on a socket after a request: subscriptions and live queries.
+
+Each is a task of its socket, and has an id that is good on that socket. It waits for its turn in
+the outbox before it looks for anything to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+import anyio
+import msgspec
+
+from headwater.api.socket import frames
+from headwater.api.socket.outbox import Outbox
+from headwater.api.socket.statistics import SocketStatistics
+from headwater.feeds import Subscription
+from headwater.feeds.event import Event
+from headwater.model import Cursor
+from headwater.service.live import Deltas, Watch
+
+
+class SubscriptionVoice:
+    """A subscription's way to its client; silent once `over`."""
+
+    def __init__(self, id: str, outbox: Outbox, statistics: SocketStatistics) -> None:
+        self.over = False
+        self._id = id
+        self._outbox = outbox
+        self._statistics = statistics
+
+    @property
+    def ready(self) -> bool:
+        return self._outbox.ready
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return self._outbox.turn()
+
+    def tell(self, events: Sequence[Event]) -> None:
+        if not self.over:
+            self._outbox.put(*[frames.event(self._id, event.json) for event in events])
+            self._statistics.events += len(events)
+
+    def progress(self, cursor: Cursor) -> None:
+        if not self.over:
+            frame = frames.ProgressFrame(
+                type="system", event="progress", cursor=str(cursor), subscription_ids=[self._id]
+            )
+            self._outbox.put(msgspec.json.encode(frame))
+
+
+@dataclass(eq=False, slots=True)
+class OpenSubscription:
+    subscription: Subscription
+    voice: SubscriptionVoice
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def end(self) -> None:
+        self.voice.over = True
+        self.scope.cancel()
+
+
+@dataclass(eq=False, slots=True)
+class OpenWatch:
+    """`watch` is there once it is open. `told` is the cursor told last, by whatever frame."""
+
+    id: str
+    outbox: Outbox
+    statistics: SocketStatistics
+    watch: Watch | None = None
+    told: str = ""
+    over: bool = False
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    begin: anyio.Event = field(default_factory=anyio.Event)
+
+    def end(self) -> None:
+        self.over = True
+        self.scope.cancel()
+
+    async def tell(self) -> None:
+        """Tell until cancelled. Raises what `Watch.take` does."""
+        assert self.watch is not None, "open it first"
+        while True:
+            async with self.outbox.turn():
+                deltas = await self.watch.take()
+                if deltas is not None:
+                    self._put(deltas)
+            if deltas is None:
+                await self.watch.wait()
+
+    def _put(self, deltas: Deltas) -> None:
+        if self.over:
+            return
+        self.outbox.put(
+            *[frames.live(self.id, one.event, bytes(one.data)) for one in deltas.events]
+        )
+        self.told = deltas.cursor
+        self.statistics.deltas += len(deltas.events)
