@@ -135,7 +135,16 @@ class Parts:
             limits,
             pool,
         )
-        self.live = LiveSearches(self.log, self.search, limits)
+        self.live = LiveSearches(
+            self.log,
+            self.engine,
+            self.metadata,
+            self.embedders,
+            clock,
+            settings.live,
+            limits,
+            patience=settings.search.max_wait,
+        )
         self.bus = Bus(settings.data / "bus", self.name)
         self.rooms = Rooms(self.log, self.libraries, self.live, self.bus)
         self.presence = Presence(

@@ -20,7 +20,7 @@ from headwater.filters import Filter
 from headwater.live.block import EVERYTHING, NO_ROW, Block, Kept
 from headwater.live.judge import GONE, PASSES, Judge, Read
 from headwater.live.standing import Standing
-from headwater.live.step import Fate, Step, Told
+from headwater.live.step import Step, Told
 from headwater.model import Metric, Position, Rows, Vectors
 from headwater.search import scores
 from headwater.search.base import Scores
@@ -45,7 +45,7 @@ class Outcome:
     `short` ones lack rows they would show; `low` ones soon may. `full` ones keep everything above
     a floor and need a wider block for it. `held` are not to be relied on before a position.
     `touched` are kept rows of sets by the change that touched them, `retouched` the queries that
-    show such. `fates` says what became of rows that were in a set.
+    show such. `fated` are documents of which rows were taken out of a set.
     """
 
     shown: list[tuple[Standing, Rows, Scores]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Outcome:
     held: list[tuple[Standing, Position]] = field(default_factory=list)
     touched: dict[int, Position] = field(default_factory=dict)
     retouched: list[Standing] = field(default_factory=list)
-    fates: dict[int, Fate] = field(default_factory=dict)
+    fated: set[str | None] = field(default_factory=set)
     pairs: int = 0
 
 
@@ -415,12 +415,8 @@ def _note_fates(rows: Rows, step: Step, outcome: Outcome) -> None:
         return
     removals = sorted(step.removals, key=lambda change: change.removed.first)
     firsts = np.array([change.removed.first for change in removals], np.int64)
-    unique = np.unique(rows)
-    places = np.searchsorted(firsts, unique, side="right") - 1
-    for row, at in zip(unique.tolist(), places.tolist(), strict=True):
-        change = removals[at]
-        if at >= 0 and row < change.removed.first + change.removed.count:
-            outcome.fates[row] = Fate(change.position, change.type, change.data)
+    places = np.unique(np.searchsorted(firsts, np.unique(rows), side="right") - 1)
+    outcome.fated.update(removals[at].subject for at in places.tolist() if at >= 0)
 
 
 def _note_touched(block: Block, step: Step, kept_rows: Rows, outcome: Outcome) -> None:

@@ -38,19 +38,7 @@ class Facts(msgspec.Struct):
     status: str | None = None
 
 
-_decode = msgspec.json.Decoder(Facts).decode
-
-
-class Fate(msgspec.Struct, frozen=True, gc=False):
-    """What became of a removed row: its document's change that removed it."""
-
-    position: Position
-    type: str
-    data: bytes
-
-    @property
-    def facts(self) -> Facts:
-        return _decode(self.data)
+facts_of = msgspec.json.Decoder(Facts).decode
 
 
 class Told:
@@ -65,7 +53,7 @@ class Told:
     @property
     def facts(self) -> Facts:
         if self._facts is None:
-            self._facts = _decode(self.change.data)
+            self._facts = facts_of(self.change.data)
         return self._facts
 
 

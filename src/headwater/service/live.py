@@ -1,14 +1,17 @@
 """Live queries: searches that stay open and tell what enters, changes and leaves.
 
 `LiveSearches.watch` opens one. What is told is exact: at every cursor that is told, the snapshot
-and the deltas together are what an exact search finds at that cursor.
+and the deltas together are what an exact search finds at that cursor. A library with live queries
+has a matcher that follows the log; what a reader is told is worked out when it asks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import anyio
@@ -16,15 +19,41 @@ import anyio.abc
 import msgspec
 
 from headwater.changes.log import Log
-from headwater.errors import InvalidQuery, LibraryNotFound
-from headwater.model import Library, Position, chunk_id
-from headwater.service.query import INCLUDES, Query
-from headwater.service.render import encode, hit_json
-from headwater.service.search import Hit, Search
-from headwater.service.watch import LIVE_EVENTS, Deltas, LiveEvent, LiveEventName
-from headwater.settings import LimitSettings
+from headwater.clock import Clock
+from headwater.embed import Embedders
+from headwater.errors import (
+    CursorExpired,
+    InvalidQuery,
+    ModeNotLive,
+    NotCaughtUp,
+    ShuttingDown,
+    TooManyWatches,
+)
+from headwater.filters import parse
+from headwater.live.alarms import Alarms
+from headwater.live.matcher import Counts, Matcher
+from headwater.live.standing import Wanted
+from headwater.model import Committed, Cursor, Library, Passage, Position
+from headwater.search import scores
+from headwater.search.base import MetadataEngine, SearchEngine
+from headwater.service.drafts import check_vector
+from headwater.service.query import INCLUDES
+from headwater.service.watch import LIVE_EVENTS, Deltas, LiveEvent, LiveEventName, Watch
+from headwater.settings import LimitSettings, LiveSettings
+from headwater.store.base import Reader
+from headwater.threads import Lane, Pool
 
-__all__ = ["LIVE_EVENTS", "Deltas", "LiveEvent", "LiveQuery", "LiveSearches", "Watch"]
+__all__ = [
+    "LIVE_EVENTS",
+    "Deltas",
+    "LiveEvent",
+    "LiveEventName",
+    "LiveQuery",
+    "LiveSearches",
+    "Watch",
+]
+
+LONGEST_COALESCE_MS = 60_000
 
 
 class LiveQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,152 +75,309 @@ class LiveQuery(msgspec.Struct, forbid_unknown_fields=True):
     coalesce_ms: int = 0
 
 
-class Watch:
-    """See `watch.py`."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked query whose text has become a vector."""
 
-    def __init__(self, search: Search, log: Log, library: Library, query: LiveQuery) -> None:
-        self.library = library
-        self.query = query
-        self._search = search
-        self._log = log
-        self._told: dict[str, tuple[int, int, float]] | None = None
-        self._position: Position = 0
-        self._tell: Callable[[], None] | None = None
-        self._asked = Query(
-            query=query.query,
-            vector=query.vector,
-            mode="vector",
-            k=query.k or 10,
-            filter=query.filter,
-            score_threshold=query.score_threshold,
-            include=query.include,
-            exact=True,
-        )
-
-    @property
-    def cursor(self) -> str:
-        """What was told last; empty before the first `take`."""
-        return str(self._log.cursor(self._position)) if self._told is not None else ""
-
-    def on_news(self, tell: Callable[[], None]) -> None:
-        """Call `tell` on the loop whenever `take` may have something; it must be quick."""
-        self._tell = tell
-
-    async def wait(self) -> None:
-        """Return when `take` may have something."""
-        await self._log.bell.wait_past(self._position)
-
-    async def take(self) -> Deltas | None:
-        """What has changed since the last `take`; None when nothing has.
-
-        Raises `LibraryNotFound` when the library is gone, and what searches raise: then the watch
-        is over, and a new one with `after` goes on where it was. Cancelling it takes nothing.
-        """
-        if await self._log.store.read(lambda reader: reader.library(self.library.id)) is None:
-            raise LibraryNotFound(
-                f"library {self.library.name!r} has been deleted", id=self.library.id
-            )
-        answer = await self._search.search(self.library, self._asked)
-        now = {chunk_id(hit.passage.document_id, hit.passage.ordinal): hit for hit in answer.hits}
-        cursor = str(self._log.cursor(answer.position))
-        before, self._told = (
-            self._told,
-            {id: (hit.passage.row, hit.rank, hit.score) for id, hit in now.items()},
-        )
-        self._position = answer.position
-        if before is None:
-            results = [msgspec.Raw(encode(self._shown(hit))) for hit in answer.hits]
-            return Deltas(
-                "snapshot",
-                cursor,
-                [
-                    _event("snapshot", {"results": results, "cursor": cursor}),
-                    _event("ready", {"cursor": cursor}),
-                ],
-            )
-        events: list[tuple[LiveEventName, dict[str, Any]]] = []
-        for id, (_, rank, score) in before.items():
-            if id not in now:
-                gone = {
-                    "rank": rank,
-                    "chunk_id": id,
-                    "document_id": id.rpartition("#")[0],
-                    "score": score,
-                }
-                events.append(("leave", {"hit": gone, "reason": "outranked", "cursor": cursor}))
-        for id, hit in now.items():
-            if id not in before:
-                events.append(("enter", {"hit": self._shown(hit), "cursor": cursor}))
-            elif before[id][0] != hit.passage.row:
-                events.append(("update", {"hit": self._shown(hit), "cursor": cursor}))
-        for _, data in events[:-1]:
-            data["more"] = True
-        if not events:
-            return None
-        return Deltas("changes", cursor, [_event(name, data) for name, data in events])
-
-    def progress(self) -> Deltas | None:
-        """How far it is, when that is further than what was told last."""
-        if self._told is None or self._position >= self._log.head:
-            return None
-        cursor = str(self._log.cursor(self._position))
-        return Deltas("progress", cursor, [_event("progress", {"cursor": cursor})])
-
-    def _shown(self, hit: Hit) -> dict[str, Any]:
-        return hit_json(hit.passage, hit.rank, hit.score, self.query.include)
-
-
-def _event(name: LiveEventName, data: dict[str, Any]) -> LiveEvent:
-    return LiveEvent(name, msgspec.Raw(encode(data)))
+    wanted: Wanted
+    include: frozenset[str]
+    coalesce_s: float
 
 
 class LiveSearches:
     """All live queries of this process. Loop only."""
 
-    def __init__(self, log: Log, search: Search, limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        log: Log,
+        engine: SearchEngine,
+        metadata: MetadataEngine,
+        embedders: Embedders,
+        clock: Clock,
+        settings: LiveSettings,
+        limits: LimitSettings,
+        *,
+        patience: timedelta,
+    ) -> None:
         self._log = log
-        self._search = search
+        self._engine = engine
+        self._metadata = metadata
+        self._embedders = embedders
+        self._clock = clock
+        self._settings = settings
         self._limits = limits
-        self._watches: set[Watch] = set()
+        self._patience = patience
+        self._matchers: dict[str, Matcher] = {}
+        self._scopes: dict[Matcher, anyio.CancelScope] = {}
+        self._watches: dict[str, int] = {}
+        self._counts = Counts()
+        self._opened = 0
+        self._alarms = Alarms(clock)
+        self._lane: Lane[Callable[[], Any], Any] = Lane("live", _do, max_batch=1)
+        self._texts: Lane[tuple[Sequence[int], bool], tuple[dict[int, Passage], Position]] = Lane(
+            "live-texts", self._fetch, max_batch=64, max_waiting=100_000
+        )
+        self._pool = Pool("live-answers", 1)
+        self._read_to_match: Callable[..., Any] | None = None
+        self._read_texts: Callable[..., Any] | None = None
+        self._group: anyio.abc.TaskGroup | None = None
+        log.on_news(self._wake)
 
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Follow the log until cancelled."""
-        position = self._log.head
-        task_status.started()
-        while True:
-            position = await self._log.bell.wait_past(position)
-            for watch in list(self._watches):
-                if watch._tell is not None:
-                    watch._tell()
+        """Own the threads and the matchers until cancelled."""
+        self._read_to_match = self._log.store.open_reader()
+        self._read_texts = self._log.store.open_reader()
+        async with anyio.create_task_group() as outer:
+            await outer.start(self._lane.run)
+            await outer.start(self._texts.run)
+            await outer.start(self._alarms.run)
+            async with anyio.create_task_group() as group:
+                self._group = group
+                task_status.started()
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    self._group = None
+
+    # ── Watching ────────────────────────────────────────────────────────────────────────────────
+
+    async def prepare(self, library: Library, query: LiveQuery) -> Prepared:
+        """Check it and make a vector of its text.
+
+        Raises `InvalidQuery`, `ModeNotLive`, `InvalidFilter`, `InvalidVector`,
+        `DimensionMismatch`, and what the library's embedder raises.
+        """
+        check(query, self._limits)
+        filter = None if query.filter is None else parse(query.filter)
+        if query.vector is not None:
+            vector = check_vector(query.vector, library)
+        else:
+            assert query.query is not None
+            vector = (await self._embedders.bound(library).embed([query.query], "query"))[0]
+        (vector,) = scores.prepared(library.metric, vector[None, :])
+        threshold = query.score_threshold
+        k = 10 if query.k is None and threshold is None else query.k
+        floor = float("-inf") if threshold is None else threshold
+        wanted = Wanted(vector.tobytes(), filter, k, floor, query.group_by is not None)
+        return Prepared(wanted, frozenset(query.include), query.coalesce_ms / 1000)
 
     @asynccontextmanager
     async def watch(
-        self, library: Library, query: LiveQuery, *, after: str | None = None
+        self, library: Library, query: LiveQuery | Prepared, *, after: str | None = None
     ) -> AsyncIterator[Watch]:
         """A watch that is open inside the block.
 
-        `after` is a cursor that an earlier watch of the same query was told. Raises
-        `InvalidQuery`, `InvalidFilter`, `ModeNotLive`, `InvalidCursor`, and `TooManyWatches` when
-        the library or the server has as many as the settings allow.
+        `after` is a cursor that an earlier watch of the same query was told. One that the log no
+        longer reaches back to gives a `reset` and a snapshot. Raises what `prepare` raises,
+        `InvalidCursor`, `NotCaughtUp` when this server has not heard of the cursor yet, and
+        `TooManyWatches` when the library or the server has as many as the settings allow.
         """
-        check(query, self._limits)
-        watch = Watch(self._search, self._log, library, query)
-        self._watches.add(watch)
+        if isinstance(query, LiveQuery):
+            query = await self.prepare(library, query)
+        cursor, reset = await self._resolve(after)
+        self._count(library)
         try:
-            yield watch
+            matcher = self._matcher(library)
+            standing = matcher.join(query.wanted)
+            watch = Watch(
+                matcher,
+                standing,
+                self._log,
+                self._clock,
+                self._alarms,
+                self._texts,
+                self._pool,
+                include=query.include,
+                coalesce_s=query.coalesce_s,
+                after=cursor,
+                reset=reset,
+                resume_changes=self._settings.resume_changes,
+            )
+            try:
+                yield watch
+            finally:
+                watch.close()
+                matcher.leave(standing)
+                self._let_go(matcher)
         finally:
-            self._watches.discard(watch)
+            self._uncount(library)
+
+    async def _resolve(self, after: str | None) -> tuple[Cursor | None, dict[str, Any] | None]:
+        """The cursor to resume after, or why there is none."""
+        if after is None:
+            return None, None
+        try:
+            cursor = await self._log.within(await self._log.parse(after))
+        except CursorExpired as error:
+            return None, {"code": error.code, "detail": error.detail, **error.fields}
+        with anyio.move_on_after(self._patience.total_seconds()) as scope:
+            await self._log.bell.wait_past(cursor.position - 1)
+        if scope.cancelled_caught:
+            raise NotCaughtUp(
+                f"this server has not heard of {after} yet; try again, or check where it is from",
+                head=str(self._log.cursor(self._log.head)),
+            )
+        return cursor, None
+
+    def _count(self, library: Library) -> None:
+        self.check_room(library)
+        self._watches[library.id] = self._watches.get(library.id, 0) + 1
+        self._opened += 1
+
+    def check_room(self, library: Library) -> None:
+        """Raise `TooManyWatches` when one more may not be opened."""
+        own, settings = self._watches.get(library.id, 0), self._settings
+        for there, most, where in (
+            (own, settings.max_watches_per_library, f"on library {library.name!r}"),
+            (sum(self._watches.values()), settings.max_watches, "on this server"),
+        ):
+            if there >= most:
+                raise TooManyWatches(
+                    f"{most} live queries are open {where}, which is the limit; close one, or "
+                    "try again later",
+                    limit=most,
+                )
+
+    def _uncount(self, library: Library) -> None:
+        self._watches[library.id] -= 1
+        if not self._watches[library.id]:
+            del self._watches[library.id]
+
+    # ── Matchers ────────────────────────────────────────────────────────────────────────────────
+
+    def _matcher(self, library: Library) -> Matcher:
+        if self._group is None:
+            raise ShuttingDown("live queries are not running; connect again in a moment")
+        matcher = self._matchers.get(library.id)
+        if matcher is None:
+            assert self._read_to_match is not None
+            matcher = self._matchers[library.id] = Matcher(
+                library,
+                self._log,
+                self._engine,
+                self._metadata,
+                self._lane,
+                self._read_to_match,
+                self._settings,
+                self._clock,
+                self._counts,
+                most=self._limits.k,
+            )
+            self._scopes[matcher] = anyio.CancelScope()
+            self._group.start_soon(self._host, matcher)
+        return matcher
+
+    async def _host(self, matcher: Matcher) -> None:
+        try:
+            with self._scopes[matcher]:
+                await matcher.run()
+        finally:
+            del self._scopes[matcher]
+            if self._matchers.get(matcher.library.id) is matcher:
+                del self._matchers[matcher.library.id]
+
+    def _let_go(self, matcher: Matcher) -> None:
+        """End a matcher that nobody needs any more."""
+        if matcher.idle:
+            if self._matchers.get(matcher.library.id) is matcher:
+                del self._matchers[matcher.library.id]
+            if matcher in self._scopes:
+                self._scopes[matcher].cancel()
+
+    def _wake(self, _: Committed | None) -> None:
+        for matcher in self._matchers.values():
+            matcher.wake()
+
+    def _fetch(
+        self, wanted: Sequence[tuple[Sequence[int], bool]]
+    ) -> list[tuple[dict[int, Passage], Position]]:
+        """The texts lane's work: one read for all that wait, two when some want vectors."""
+        assert self._read_texts is not None
+        plain = sorted({row for rows, vectors in wanted if not vectors for row in rows})
+        whole = sorted({row for rows, vectors in wanted if vectors for row in rows})
+
+        def query(reader: Reader) -> tuple[dict[int, Passage], dict[int, Passage], Position]:
+            return (
+                reader.passages(plain),
+                reader.passages(whole, vectors=True) if whole else {},
+                reader.head(),
+            )
+
+        without, with_vectors, head = self._read_texts(query)
+        sources = {False: without, True: with_vectors}
+        return [
+            ({row: sources[vectors][row] for row in rows if row in sources[vectors]}, head)
+            for rows, vectors in wanted
+        ]
+
+    # ── Figures ─────────────────────────────────────────────────────────────────────────────────
+
+    def snapshot(self) -> dict[str, Any]:
+        """The figures of `/v1/live/statistics`. Counted in this process since it started."""
+        counts = self._counts
+        return {
+            "watches": sum(self._watches.values()),
+            "watches_opened": self._opened,
+            "standing_queries": sum(len(matcher) for matcher in self._matchers.values()),
+            "kept_hits": sum(matcher.kept for matcher in self._matchers.values()),
+            "libraries": len(self._matchers),
+            "matched_commits": counts.commits,
+            "matched_changes": counts.changes,
+            "matched_chunks": counts.rows,
+            "entered_pairs": counts.pairs,
+            "lookups": counts.lookups,
+            "refills": counts.refills,
+            "failures": counts.failures,
+            "lag_ms": round(counts.lag_ms, 3),
+            "pending_positions": sum(
+                max(0, self._log.head - matcher.position) for matcher in self._matchers.values()
+            ),
+            "head": str(self._log.cursor(self._log.head)),
+        }
 
 
 def check(query: LiveQuery, limits: LimitSettings) -> None:
-    """Raises `InvalidQuery`."""
+    """Raises `InvalidQuery`, `ModeNotLive`."""
     if (query.query is None) == (query.vector is None):
         raise InvalidQuery("give exactly one of `query` and `vector`")
+    if query.mode not in (None, "vector"):
+        if query.mode in ("keyword", "hybrid"):
+            raise ModeNotLive(
+                f"a search of mode {query.mode!r} cannot be kept live: every document that comes "
+                "changes how rare all words are, and so all scores; use mode `vector`, or search "
+                "again on events",
+                parameter="mode",
+            )
+        raise _wrong("mode", f"mode {str(query.mode)[:40]!r} is not known; use `vector`")
     if query.k is not None and not 1 <= query.k <= limits.k:
-        raise InvalidQuery(f"k is {query.k}; it may be 1 to {limits.k}", parameter="k")
+        raise _wrong("k", f"k is {query.k}; it may be 1 to {limits.k}")
+    if query.query is not None and len(query.query) > limits.query_chars:
+        raise _wrong(
+            "query",
+            f"the query has {len(query.query)} characters, the limit is {limits.query_chars}",
+        )
     if query.score_threshold is not None and not math.isfinite(query.score_threshold):
-        raise InvalidQuery("score_threshold is a number", parameter="score_threshold")
+        raise _wrong(
+            "score_threshold", f"score_threshold is {query.score_threshold}; give a number"
+        )
     if unknown := set(query.include) - INCLUDES:
-        raise InvalidQuery(f"`include` does not know {sorted(unknown)}", parameter="include")
+        raise _wrong(
+            "include",
+            f"`include` knows {', '.join(sorted(INCLUDES))}, not {', '.join(sorted(unknown))}",
+        )
+    if not 0 <= query.coalesce_ms <= LONGEST_COALESCE_MS:
+        raise _wrong(
+            "coalesce_ms",
+            f"coalesce_ms is {query.coalesce_ms}; it may be 0 to {LONGEST_COALESCE_MS}",
+        )
+
+
+def _wrong(parameter: str, detail: str) -> InvalidQuery:
+    return InvalidQuery(detail, parameter=parameter)
+
+
+def _do(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The matching lane's work."""
+    return [job() for job in jobs]

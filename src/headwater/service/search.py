@@ -436,11 +436,11 @@ class Search:
             if passage is None:
                 continue
             legs = None
-            distance = _distance(score, library) if near else None
+            distance = distance_of(score, library) if near else None
             if ranked.legs:
                 legs = {name: leg[row] for name, leg in ranked.legs.items() if row in leg}
                 if "vector" in legs:
-                    distance = _distance(legs["vector"][1], library)
+                    distance = distance_of(legs["vector"][1], library)
             hits.append(Hit(first_rank + len(hits), score, distance, passage, legs))
         if wish.query.highlight and wish.query.query is not None:
             return await self._pool.call(_highlighted, hits, wish.query.query, library.language)
@@ -499,7 +499,7 @@ def _earlier(position: Position, other: Position | None) -> Position:
     return position if other is None else min(position, other)
 
 
-def _distance(score: float, library: Library) -> float:
+def distance_of(score: float, library: Library) -> float:
     if library.metric == "cosine":
         return 1.0 - score
     if library.metric == "euclidean":
