@@ -12,26 +12,23 @@ import asyncio
 import functools
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from http import HTTPStatus
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, cast
-from urllib.parse import unquote
 
 import structlog
 from uvicorn.config import Config
 from uvicorn.server import ServerState
-from websockets.datastructures import Headers
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from headwater.api import problems
 from headwater.api.socket.close import CloseCode
-from headwater.api.socket.wire import EXTENSION, SocketClosed, Wire
-from headwater.errors import InvalidHandshake
+from headwater.api.socket.wire import SocketClosed, Wire
 from headwater.settings import WebSocketSettings
+from headwater.socket_handshake import answer, refusal, scope_of
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +101,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._heard_s = self._loop.time()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._code = 1006
+        self._ping_every, self._ping_timeout = settings.ping_every, settings.ping_timeout
 
     # ── The connection ──────────────────────────────────────────────────────────────────────────
 
@@ -318,6 +316,11 @@ class SocketProtocol(asyncio.Protocol, Wire):
 
     # ── Being alive ─────────────────────────────────────────────────────────────────────────────
 
+    def keep_alive(self, every: timedelta, timeout: timedelta) -> None:
+        self._ping_every, self._ping_timeout = every, timeout
+        if "ping" in self._timers:
+            self._timer("ping", every.total_seconds(), self._ping)
+
     def _ping(self) -> None:
         """Ask for a sign of life, and miss the one that should have come by now.
 
@@ -326,8 +329,8 @@ class SocketProtocol(asyncio.Protocol, Wire):
         """
         if not self._is_open:
             return
-        every_s = self._settings.ping_every.total_seconds()
-        late_s = every_s + self._settings.ping_timeout.total_seconds()
+        every_s = self._ping_every.total_seconds()
+        late_s = every_s + self._ping_timeout.total_seconds()
         if self._reading and self._loop.time() - self._heard_s > late_s:
             self._fail(CloseCode.INTERNAL, "no answer to a ping")
             return
@@ -406,25 +409,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         if response.status_code != 101:
             self._refuse_handshake(self._frames.handshake_exc)
             return
-        path, _, query = request.path.partition("?")
-        headers = [(n.encode(), v.encode("latin-1")) for n, v in request.headers.raw_items()]
-        offered = request.headers.get_all("Sec-WebSocket-Protocol")
-        scope: Asgi = {
-            "type": "websocket",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "ws",
-            "server": self._transport.get_extra_info("sockname"),
-            "client": self._transport.get_extra_info("peername"),
-            "root_path": self._config.root_path,
-            "path": self._config.root_path + unquote(path),
-            "raw_path": (self._config.root_path + path).encode(),
-            "query_string": query.encode(),
-            "headers": headers,
-            "subprotocols": [token.strip() for line in offered for token in line.split(",")],
-            "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}, EXTENSION: self},
-        }
+        scope = scope_of(request, self._transport, self._config, self._app_state, self)
         self._arrived({"type": "websocket.connect"})
         # As in uvicorn's own protocols: the server is the parent of its connections' tasks.
         task = self._loop.create_task(self._run(scope))
@@ -438,7 +423,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
             log.error("websocket.crashed", path=scope["path"], exc_info=error)
             self.close(CloseCode.INTERNAL, "a bug in the server; its log has the details")
         if self._frames.state is State.CONNECTING:
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"")
+            self._refuse(answer(500, (), b""))
         else:
             self.close(CloseCode.NORMAL)
 
@@ -466,7 +451,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
             self._accept(message)
         elif kind == "websocket.close":
             if self._frames.state is State.CONNECTING:
-                self._refuse(HTTPStatus.FORBIDDEN, (), b"")
+                self._refuse(answer(403, (), b""))
             else:
                 self.close(message.get("code", 1000), message.get("reason") or "")
         elif kind == "websocket.send":
@@ -480,7 +465,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
             status, headers, body = self._answer
             self._answer = (status, headers, body + message.get("body", b""))
             if not message.get("more_body", False):
-                self._refuse(*self._answer)
+                self._refuse(answer(*self._answer))
         else:
             raise RuntimeError(f"{kind} was not expected")
 
@@ -496,33 +481,15 @@ class SocketProtocol(asyncio.Protocol, Wire):
             response.headers[name.decode("latin-1")] = value.decode("latin-1")
         self._frames.send_response(response)
         self._flush()
-        self._timer("ping", self._settings.ping_every.total_seconds(), self._ping)
+        self._timer("ping", self._ping_every.total_seconds(), self._ping)
 
     def _refuse_handshake(self, error: BaseException | None) -> None:
-        self._handshake = self._handshake or Response(400, "Bad Request", Headers())
-        body = problems.encoded(
-            InvalidHandshake(
-                f"this is no WebSocket handshake: {error}; /asyncapi.json describes the socket"
-            )
-        )
-        self._refuse(
-            self._handshake.status_code,
-            [(b"content-type", problems.MEDIA_TYPE.encode())]
-            + [
-                (name.lower().encode(), value.encode())
-                for name, value in self._handshake.headers.raw_items()
-                if name.lower() in ("upgrade", "sec-websocket-version")
-            ],
-            body,
-        )
+        self._refuse(refusal(self._handshake, error))
 
-    def _refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    def _refuse(self, whole_answer: bytes) -> None:
         """Answer the handshake as plain HTTP, and close."""
-        head = [b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())]
-        head += [b"%b: %b\r\n" % (name, value) for name, value in headers]
-        head.append(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body))
         if not self._transport.is_closing():
-            self._send(b"".join(head) + body)
+            self._send(whole_answer)
             self._transport.close()
         self._frames.state = State.CLOSED
         self._disconnected(1006)

@@ -238,6 +238,7 @@ async def subscribe(socket: Connection, data: SubscribeData, exchange: Exchange)
 
 async def unsubscribe(socket: Connection, data: UnsubscribeData, exchange: Exchange) -> None:
     channel = socket.subscription(data.subscription_id)
+    del socket.subscriptions[data.subscription_id]
     channel.end()
     cursor = socket.services.log.cursor(channel.subscription.position)
     await exchange.whole(Unsubscribed(data.subscription_id, str(cursor)))
@@ -276,6 +277,7 @@ async def watch(socket: Connection, data: WatchData, exchange: Exchange) -> None
 
 async def unwatch(socket: Connection, data: UnwatchData, exchange: Exchange) -> None:
     channel = socket.open_watch(data.watch_id)
+    del socket.watches[data.watch_id]
     channel.end()
     await exchange.whole(Unwatched(data.watch_id, channel.told))
 

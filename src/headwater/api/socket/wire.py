@@ -8,6 +8,7 @@ It holds no message of its own: what is not written stays with whoever wants to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
 EXTENSION = "headwater.wire"
@@ -46,6 +47,10 @@ class Wire(Protocol):
 
     def on_writable(self, tell: Callable[[], None]) -> None:
         """Call `tell` whenever `writable` becomes true, and when the socket closes."""
+        ...
+
+    def keep_alive(self, every: timedelta, timeout: timedelta) -> None:
+        """Ping so often, and give the peer so long to answer, in place of the server's settings."""
         ...
 
     def close(self, code: int, reason: str = "") -> None:
