@@ -34,6 +34,7 @@ from headwater.api.sessions import session_routes
 from headwater.api.socket.actions import HANDLERS
 from headwater.api.socket.routes import socket_routes
 from headwater.api.socket.services import Services
+from headwater.api.socket.session_routes import session_socket_route
 from headwater.api.socket.sockets import Sockets
 from headwater.changes import Log
 from headwater.clock import Clock, SystemClock
@@ -218,7 +219,6 @@ class Parts:
         self.hub.streams.stop()
         self.document_streams.stop()
         self.sockets.streams.stop()
-        self.sessions.open.stop()
 
     def readiness(self) -> dict[str, str]:
         """Each part's state: `ready`, or why it is not."""
@@ -301,7 +301,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(
         session_routes(parts.log, parts.libraries, parts.sessions, parts.live, settings.limits)
     )
-    app.include_router(socket_routes(parts.sockets))
+    app.include_router(socket_routes(parts.sockets, parts.sessions))
+    app.router.routes.append(session_socket_route(parts.sockets, parts.sessions))
     app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
     return app
 

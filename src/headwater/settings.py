@@ -476,7 +476,7 @@ class SessionSettings(Section):
         "instead, in bytes.",
     )
     ping_every: Seconds = Field(
-        timedelta(seconds=3), description="How often a person's socket is pinged, in seconds."
+        timedelta(seconds=2), description="How often a person's socket is pinged, in seconds."
     )
     ping_timeout: Seconds = Field(
         timedelta(seconds=5),

@@ -340,7 +340,7 @@ async def test_nothing_is_left_of_those_who_have_gone(tmp_path: Path) -> None:
             async with joined(parts, "Ann") as ann, joined(parts, "Bob"):
                 await ann.ask(vector=[1.0, 0.0])
                 assert parts.sessions.figures()["people"] == 2
-            assert parts.sessions.figures()["sessions"] == 0
+            assert parts.sessions.figures()["open"] == 0
             assert (await parts.sessions.get("tides")).people == []
             async with joined(parts, "Ann") as ann:
                 await parts.sessions.revise(ann.stay, ann.query["revision"], None)

@@ -12,6 +12,8 @@ from headwater.api import openapi, wire
 from headwater.api.documents import parse_include
 from headwater.api.paging import next_token, read_token
 from headwater.changes import Log
+from headwater.live.results import Results
+from headwater.model import Session
 from headwater.service.libraries import Libraries
 from headwater.service.live import LiveQuery, LiveSearches
 from headwater.service.sessions import Sessions
@@ -111,14 +113,22 @@ def session_routes(
         if "results" in wanted:
             shown["results"] = None
             if session.query is not None:
-                shown["results"] = await _results(session.library_id, session.query)
+                shown["results"] = await _results(session)
         return wire.json_response(shown)
 
-    async def _results(library: str, query: bytes) -> msgspec.Raw | None:
-        asked = msgspec.json.decode(query, type=LiveQuery)
-        async with live.watch(await libraries.get(library), asked) as watch:
-            deltas = await watch.take()
-            return None if deltas is None else deltas.events[0].data
+    async def _results(session: Session) -> dict[str, Any]:
+        """As in the `state` that people in it are sent."""
+        assert session.query is not None, "nothing is asked"
+        asked = msgspec.json.decode(session.query, type=LiveQuery)
+        results = Results("chunk_id")
+        async with live.watch(await libraries.get(session.library_id), asked) as watch:
+            if (deltas := await watch.take()) is not None:
+                results.apply(((e.event, e.data) for e in deltas.events), deltas.cursor)
+        return {
+            "revision": session.revision,
+            "cursor": results.cursor,
+            "hits": results.hits(),
+        }
 
     @router.delete(
         "/{name}",

@@ -26,7 +26,6 @@ from headwater.errors import (
     MessageTooLarge,
     SessionNotFound,
 )
-from headwater.feeds import OpenStreams
 from headwater.filters import parse
 from headwater.live.mailbox import Mailbox
 from headwater.live.room import Room, Seat
@@ -92,7 +91,6 @@ class Sessions:
     ) -> None:
         self.settings = settings
         self.rooms = rooms
-        self.open = OpenStreams("connections to sessions", settings.most * settings.people)
         self._log = log
         self._libraries = libraries
         self._presence = presence
@@ -254,7 +252,7 @@ class Sessions:
     def figures(self) -> dict[str, int]:
         """Of this process: what is open now, and what was passed on since it started."""
         return {
-            "sessions": len(self.rooms),
+            "open": len(self.rooms),
             "people": self.rooms.people,
             "messages_passed_on": self.rooms.passed_on,
             "messages_dropped": self.rooms.not_passed_on,

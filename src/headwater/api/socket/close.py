@@ -23,7 +23,9 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     NOT_FOUND = 4404
     STALLED = 4408
+    CONFLICT = 4409
     GONE = 4410
+    OVER_LIMIT = 4413
 
 
 MEANINGS: dict[CloseCode, str] = {
@@ -35,9 +37,12 @@ MEANINGS: dict[CloseCode, str] = {
     CloseCode.TOO_BIG: "a message was larger than `websocket.message_bytes`",
     CloseCode.INTERNAL: "a bug in the server, or the client answered no ping",
     CloseCode.TRY_AGAIN_LATER: "the server has as many sockets as it takes; try again later",
-    CloseCode.NOT_FOUND: "there is no such library",
+    CloseCode.NOT_FOUND: "there is no such library, or no such session to join",
     CloseCode.STALLED: "the client has read nothing for `websocket.stall`",
-    CloseCode.GONE: "the library was deleted",
+    CloseCode.CONFLICT: "a session: another connection of the same client has joined, or the "
+    "session of that name is on another library; connecting again as before would not help",
+    CloseCode.GONE: "the library, or the session, was deleted",
+    CloseCode.OVER_LIMIT: "a session: as many people, or sessions, as the settings allow",
 }
 
 
@@ -49,6 +54,10 @@ def code_of(error: HeadwaterError) -> CloseCode:
         return CloseCode.GOING_AWAY
     if isinstance(error, errors.Unavailable):
         return CloseCode.TRY_AGAIN_LATER
+    if isinstance(error, errors.Conflict):
+        return CloseCode.CONFLICT
+    if isinstance(error, errors.TooLarge):
+        return CloseCode.OVER_LIMIT
     if isinstance(error, errors.InvalidInput):
         return CloseCode.POLICY
     return CloseCode.INTERNAL

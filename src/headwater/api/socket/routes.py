@@ -18,7 +18,7 @@ from headwater.api import openapi, problems, wire
 from headwater.api.socket import frames
 from headwater.api.socket.frames import SUBPROTOCOL
 from headwater.api.socket.sockets import Sockets
-from headwater.api.socket.wire import SocketClosed, wire_of
+from headwater.api.socket.wire import SocketClosed, Wire, wire_of
 from headwater.errors import (
     HeadwaterError,
     OriginRefused,
@@ -26,6 +26,7 @@ from headwater.errors import (
     UnknownSubprotocol,
     UpgradeRequired,
 )
+from headwater.service.sessions import Sessions
 
 
 class SocketEndpoint:
@@ -35,21 +36,9 @@ class SocketEndpoint:
         self._sockets = sockets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = await receive()
-        if message["type"] != "websocket.connect":
+        channel = await shake_hands(self._sockets, scope, receive, send)
+        if channel is None:
             return
-        channel = wire_of(scope)
-        headers = Headers(scope=scope)
-        try:
-            if channel is None:
-                raise Refused("this server speaks no WebSocket; start it with `headwater serve`")
-            self._sockets.check_origin(headers.get("origin"), headers.get("host"))
-            subprotocol = choose(scope["subprotocols"])
-        except (Refused, OriginRefused, UnknownSubprotocol) as error:
-            self._sockets.refuse(error)
-            await _refuse(send, error)
-            return
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         try:
             self._sockets.streams.check()
             library = await self._sockets.services.libraries.get(
@@ -57,15 +46,40 @@ class SocketEndpoint:
             )
             self._sockets.streams.check()
         except HeadwaterError as error:
-            code = self._sockets.refuse(error)
-            try:
-                channel.write([frames.error(error)])
-            except SocketClosed:
-                return
-            channel.close(code, error.code)
-            await channel.wait_closed()
+            await turn_away(self._sockets, channel, error)
             return
         await self._sockets.serve(channel, receive, library)
+
+
+async def shake_hands(sockets: Sockets, scope: Scope, receive: Receive, send: Send) -> Wire | None:
+    """Accept a connection; None when it was refused, or is gone."""
+    message = await receive()
+    if message["type"] != "websocket.connect":
+        return None
+    channel = wire_of(scope)
+    headers = Headers(scope=scope)
+    try:
+        if channel is None:
+            raise Refused("this server speaks no WebSocket; start it with `headwater serve`")
+        sockets.check_origin(headers.get("origin"), headers.get("host"))
+        subprotocol = choose(scope["subprotocols"])
+    except (Refused, OriginRefused, UnknownSubprotocol) as error:
+        sockets.refuse(error)
+        await _refuse(send, error)
+        return None
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+    return channel
+
+
+async def turn_away(sockets: Sockets, channel: Wire, error: HeadwaterError) -> None:
+    """Say on an accepted socket why it cannot be served, and close it."""
+    code = sockets.refuse(error)
+    try:
+        channel.write([frames.error(error)])
+    except SocketClosed:
+        return
+    channel.close(code, error.code)
+    await channel.wait_closed()
 
 
 def choose(offered: list[str]) -> str | None:
@@ -92,7 +106,7 @@ async def _refuse(send: Send, error: HeadwaterError) -> None:
     await send({"type": "websocket.http.response.body", "body": body})
 
 
-def socket_routes(sockets: Sockets) -> APIRouter:
+def socket_routes(sockets: Sockets, sessions: Sessions) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["sockets"])
     path = "/libraries/{library}/ws"
     router.routes.append(WebSocketRoute("/v1" + path, SocketEndpoint(sockets)))
@@ -120,6 +134,6 @@ def socket_routes(sockets: Sockets) -> APIRouter:
         responses=openapi.answers({200: ("Figures.", {})}),
     )
     async def statistics() -> Response:
-        return wire.json_response(sockets.snapshot())
+        return wire.json_response({**sockets.snapshot(), "sessions": sessions.figures()})
 
     return router

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,12 +93,20 @@ class Sockets:
         connection = Connection(
             wire, receive, library, self.services, self._handlers, self.statistics
         )
+        with self.counted(wire):
+            self._connections.add(connection)
+            try:
+                await connection.run(self.streams)
+            finally:
+                self._connections.discard(connection)
+
+    @contextmanager
+    def counted(self, wire: Wire) -> Iterator[None]:
+        """Count an accepted socket, which is served within the block."""
         self.statistics.accepted += 1
-        self._connections.add(connection)
         try:
-            await connection.run(self.streams)
+            yield
         finally:
-            self._connections.discard(connection)
             self.statistics.bytes_received += wire.bytes_received
             self.statistics.bytes_sent += wire.bytes_sent
             self.statistics.closed[wire.close_code] += 1
