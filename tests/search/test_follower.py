@@ -75,7 +75,7 @@ class Rows(FollowingIndex):
 
     @property
     def memory_bytes(self) -> int:
-        return 1_000
+        return 1_000 + 10 * len(self._held)
 
 
 @asynccontextmanager
@@ -85,12 +85,13 @@ async def follower(
     *,
     memory_bytes: int = 10**6,
     discard: Callable[[str], None] | None = None,
+    every: timedelta = timedelta(milliseconds=20),
 ) -> AsyncIterator[Follower[Rows]]:
     def make(library: Library) -> Rows:
         made.append(Rows(library))
         return made[-1]
 
-    settings = SearchSettings(snapshot_every=timedelta(milliseconds=20))
+    settings = SearchSettings(snapshot_every=every)
     one = Follower(
         "rows",
         make,
@@ -191,6 +192,65 @@ async def test_the_index_used_longest_ago_goes_first(tmp_path: Path, heard: Hear
             await heard.line("view.evicted", library=library.id)
         assert [status.library_id for status in one.status()] == [one.id for one in libraries[2:]]
         await agrees(house, one, libraries[0])
+
+
+async def test_an_index_that_grows_beyond_the_budget_is_let_go_of_at_once(
+    tmp_path: Path, heard: Heard
+) -> None:
+    made: list[Rows] = []
+    hourly = timedelta(hours=1)
+    async with (
+        keyword_house(tmp_path) as house,
+        follower(house, made, memory_bytes=2_500, every=hourly) as one,
+    ):
+        growing, used = await house.library("growing"), await house.library("used")
+        await agrees(house, one, growing)
+        await agrees(house, one, used)
+        # Nobody asks: it is the writes that make it larger.
+        await house.put_all(growing, [(str(number), ["x"], None) for number in range(60)])
+        await heard.line("view.evicted", library=growing.id)
+        assert [status.library_id for status in one.status()] == [used.id]
+        # It may be larger than everything allowed, and then it is alone.
+        await agrees(house, one, growing)
+        await house.put_all(growing, [(str(number), ["y"], None) for number in range(200)])
+        await agrees(house, one, growing)
+        await heard.line("view.evicted", library=used.id)
+        assert [status.library_id for status in one.status()] == [growing.id]
+        assert one.status()[0].memory_bytes > 2_500
+
+
+async def test_an_index_makes_room_while_it_is_made(tmp_path: Path, heard: Heard) -> None:
+    made: list[Rows] = []
+    hourly = timedelta(hours=1)
+    async with (
+        keyword_house(tmp_path) as house,
+        follower(house, made, memory_bytes=2_500, every=hourly) as one,
+    ):
+        small, large = await house.library("small"), await house.library("large")
+        await agrees(house, one, small)
+        await house.put_all(large, [(str(number), ["x"], None) for number in range(300)])
+        one.open(large)
+        await heard.line("view.evicted", library=small.id)
+        assert not one.opened(small.id)
+        await agrees(house, one, large)
+
+
+async def test_questions_to_more_indexes_than_there_is_room_for_are_all_answered(
+    tmp_path: Path, heard: Heard
+) -> None:
+    made: list[Rows] = []
+    async with keyword_house(tmp_path) as house, follower(house, made, memory_bytes=1) as one:
+        libraries = [await house.library(f"l{number}") for number in range(6)]
+        for library in libraries:
+            await house.put(library, "a", "one")
+        async with anyio.create_task_group() as askers:
+            for library in libraries * 3:
+                askers.start_soon(agrees, house, one, library)
+
+        async def one_is_left() -> bool:
+            return len(one.status()) == 1
+
+        await heard.until(one_is_left)
 
 
 async def test_a_question_waits_only_so_long(

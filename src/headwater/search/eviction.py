@@ -12,18 +12,19 @@ from headwater.search.following import Index, Slot
 
 
 def overweight(slots: Collection[Slot[Index]], memory_bytes: int) -> list[Slot[Index]]:
-    """Ready ones to let go of: those used longest ago first, those with a question waiting last.
+    """Ready ones to let go of, those used longest ago first.
 
     Never the one used last, which may be larger than everything allowed and must answer all the
-    same. What is being made counts, and stays.
+    same; nor one that a question waits for, or several would open each other's away for ever.
+    What is being made counts, and stays.
     """
     total = sum(slot.memory_bytes for slot in slots)
     if total <= memory_bytes:
         return []
     last = max(slots, key=lambda slot: slot.used_at)
-    ready = [slot for slot in slots if slot.ready and slot is not last]
+    idle = [slot for slot in slots if slot.ready and not slot.asked and slot is not last]
     going = []
-    for slot in sorted(ready, key=lambda slot: (slot.asked > 0, slot.used_at)):
+    for slot in sorted(idle, key=lambda slot: slot.used_at):
         if total <= memory_bytes:
             break
         going.append(slot)

@@ -34,6 +34,7 @@ from headwater.search.eviction import overweight
 from headwater.search.following import (
     TYPES,
     FollowerStatus,
+    FollowingIndex,
     Index,
     LogStretch,
     Slot,
@@ -96,10 +97,12 @@ class Follower(Generic[Index]):
         self._suspect: dict[str, str] = {}
         """Libraries whose index failed: what is kept of it is not to be used, and why."""
         self._applied = Bell()
+        self._heavy = anyio.Event()
+        """Set when the indexes take more memory than they may."""
         self._turn = anyio.Lock(fast_acquire=True)
         """Held while changes are applied, and while an index joins those they are applied to."""
         self._lane = IndexLane(name)
-        self._opening: Opening[Index] = Opening(self._lane)
+        self._opening: Opening[Index] = Opening(self._lane, self._weigh)
         self._group: anyio.abc.TaskGroup | None = None
 
     async def run(
@@ -145,6 +148,8 @@ class Follower(Generic[Index]):
             except Unusable as error:
                 self._fail(slot, error)
                 raise self._error_of(slot) from error
+            finally:
+                self._weigh()
         raise self._behind(library.id, target)
 
     async def _reached(self, library: Library, target: Position) -> Slot[Index]:
@@ -254,7 +259,7 @@ class Follower(Generic[Index]):
         where the others are.
         """
         while not await self._opening.catch_up(slot):
-            pass
+            self._weigh()
         async with self._turn:
             while not await self._opening.catch_up(slot) or (
                 slot.position < self._applied.position
@@ -263,6 +268,7 @@ class Follower(Generic[Index]):
             if slot.error is not None:
                 raise slot.error
             slot.became_ready()
+            self._weigh()
 
     # ── Following ───────────────────────────────────────────────────────────────────────────────
 
@@ -309,6 +315,8 @@ class Follower(Generic[Index]):
         for library_id in turn.deleted:
             self._deleted(library_id)
         self._applied.ring(turn.through)
+        if turn.changed:
+            self._weigh()
 
     def _fail(self, slot: Slot[Index], error: Exception) -> None:
         if slot.state == "failed":
@@ -341,25 +349,44 @@ class Follower(Generic[Index]):
     # ── Looking after ───────────────────────────────────────────────────────────────────────────
 
     async def _tend(self) -> None:
-        """Keep what stands still from falling off the log's end, and memory within its bound."""
+        """Keep what stands still from falling off the log's end, and memory within its bound.
+
+        In between sizes are taken too, as questions also make an index larger.
+        """
         every = self._settings.snapshot_every.total_seconds()
+        due = self._clock.monotonic() + every
         while True:
-            await anyio.sleep(every)
+            with anyio.move_on_after(due - self._clock.monotonic()):
+                await self._heavy.wait()
             async with self._turn:
-                position = self._applied.position
-                for slot in list(self._slots.values()):
-                    if slot.ready:
-                        try:
-                            await self._lane.do(partial(slot.index.commit, position))
-                        except Unavailable:
-                            break
-                        except Exception as error:  # noqa: BLE001 - the index's, not the task's
-                            self._fail(slot, error)
+                if self._clock.monotonic() >= due:
+                    await self._settle()
+                    due = self._clock.monotonic() + every
                 self._evict()
+
+    async def _settle(self) -> None:
+        """Commit everything at the position of this turn."""
+        position = self._applied.position
+        for slot in list(self._slots.values()):
+            if slot.ready:
+                try:
+                    slot.rows, slot.memory_bytes = await self._lane.do(
+                        partial(_settled, slot.index, position)
+                    )
+                except Unavailable:
+                    break
+                except Exception as error:  # noqa: BLE001 - the index's, not the task's
+                    self._fail(slot, error)
+
+    def _weigh(self) -> None:
+        """Something has grown, or may be let go of now: wake `_tend` when it is too much."""
+        if overweight(self._slots.values(), self._memory_bytes):
+            self._heavy.set()
 
     def _evict(self) -> None:
         """Let go of what is too much. Only while the turn is held: then every index that is ready
         has applied what `_applied` says, and may be kept as that."""
+        self._heavy = anyio.Event()
         for slot in overweight(self._slots.values(), self._memory_bytes):
             del self._slots[slot.id]
             self._lane.soon(partial(slot.index.close, self._applied.position))
@@ -428,3 +455,8 @@ class Follower(Generic[Index]):
             f"at {self._log.cursor(position)}; what was written is kept, ask again in a moment",
             state="not loaded" if slot is None else slot.state,
         )
+
+
+def _settled(index: FollowingIndex, position: Position) -> tuple[int, int]:
+    index.commit(position)
+    return index.rows, index.memory_bytes

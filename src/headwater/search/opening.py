@@ -6,6 +6,7 @@ at a time, so that other libraries are answered in between.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Generic
 
@@ -21,10 +22,11 @@ log = structlog.get_logger(__name__)
 
 
 class Opening(Generic[Index]):
-    """Loop only."""
+    """Loop only. `grown` is called after every page that an index has grown by."""
 
-    def __init__(self, lane: IndexLane) -> None:
+    def __init__(self, lane: IndexLane, grown: Callable[[], None]) -> None:
         self._lane = lane
+        self._grown = grown
 
     async def bring_up(self, slot: Slot[Index], suspect: str | None) -> None:
         """Make an index that holds what the store does; `catch_up` goes on from there.
@@ -65,7 +67,7 @@ class Opening(Generic[Index]):
             slot.position = position
             slot.state = "replaying"
             while not await self.catch_up(slot):
-                pass
+                self._grown()
         except Unusable as error:
             return str(error)
         except CursorExpired:
@@ -85,6 +87,7 @@ class Opening(Generic[Index]):
             after, slot.rows, slot.memory_bytes = await self._lane.do(
                 partial(self._fill, slot.index, after)
             )
+            self._grown()
         await self._lane.do(partial(slot.index.commit, slot.position))
 
     # ── In the lane's thread ────────────────────────────────────────────────────────────────────
