@@ -242,16 +242,21 @@ async def test_view_that_cannot_apply_is_dropped_and_made_again(
         await home.put(library, names(5), vectors(1, 5))
         await home.agrees(library)
         view = home.views._views[library.id]
+        index = view.index
+        assert index.memory_bytes > 0
 
         def broken(*_: object) -> None:
             raise ValueError("broken on purpose")
 
-        monkeypatch.setattr(view.index, "append_prepared", broken, raising=True)
+        monkeypatch.setattr(index, "append_prepared", broken, raising=True)
         position = await home.put(library, names(5, 5), vectors(2, 5))
         await home.views.caught_up(library.id, position)
         (status,) = home.views.status()
         assert status.state == "failed"
         assert "broken on purpose" in str(status.reason)
+        # Its memory is free before anybody asks again.
+        assert view.index is not index
+        assert (status.rows, status.memory_bytes) == (0, 0)
         await home.agrees(library)
         await home.hear("index.rebuilt")
 

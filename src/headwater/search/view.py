@@ -22,8 +22,9 @@ class View:
     """`settled` says that nothing is left to build, `dirty` that a snapshot would differ."""
 
     def __init__(self, library: Library, index: VectorIndex, now: float) -> None:
+        """`index` is empty: a view that fails goes back to it."""
         self.library = library
-        self.index = index
+        self.index = self._empty = index
         self.state: State = "loading"
         self.reason: str | None = None
         self.position: Position = 0
@@ -67,6 +68,8 @@ class View:
         self.done.set()
 
     def failed(self, error: Exception) -> None:
+        """Let go of the index at once; a search that is at it still has it."""
+        self.index = self._empty
         self.state = "failed"
         self.reason = str(error)
         self.error = error
