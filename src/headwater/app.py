@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -21,13 +22,14 @@ from fastapi import FastAPI
 from headwater import __version__
 from headwater.api import openapi, problems
 from headwater.api.deletes import delete_routes
-from headwater.api.direct import DirectSearch
+from headwater.api.direct import Application, DirectSearch
 from headwater.api.document_streams import document_stream_routes
 from headwater.api.documents import document_routes
 from headwater.api.embedders import embedder_routes
 from headwater.api.events import event_routes
 from headwater.api.health import health_routes
 from headwater.api.libraries import library_routes
+from headwater.api.live import live_routes
 from headwater.api.request_id import RequestId
 from headwater.api.search import search_routes
 from headwater.api.sessions import session_routes
@@ -51,6 +53,7 @@ from headwater.service.export import Export
 from headwater.service.ingest import Ingest
 from headwater.service.libraries import Libraries
 from headwater.service.live import LiveSearches
+from headwater.service.live_streams import LiveStreams
 from headwater.service.presence import Presence
 from headwater.service.render import documents_of
 from headwater.service.rooms import Rooms
@@ -146,6 +149,9 @@ class Parts:
             limits,
             patience=settings.search.max_wait,
         )
+        self.live_streams = LiveStreams(
+            self.live, settings.feeds, clock, limit=settings.live.max_watches
+        )
         self.bus = Bus(settings.data / "bus", self.name)
         self.rooms = Rooms(self.log, self.libraries, self.live, self.bus)
         self.presence = Presence(
@@ -218,6 +224,7 @@ class Parts:
         """Let every open stream say goodbye, and open no more."""
         self.hub.streams.stop()
         self.document_streams.stop()
+        self.live_streams.streams.stop()
         self.sockets.streams.stop()
 
     def readiness(self) -> dict[str, str]:
@@ -272,15 +279,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             signal.raise_signal(signal.SIGTERM)
             raise
 
-    app = FastAPI(title="Headwater", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = Application(
+        title="Headwater", version=__version__, lifespan=lifespan, redirect_slashes=False
+    )
     searches, search = search_routes(
         parts.search, parts.libraries, settings.limits, settings.feeds, clock
     )
-    app.add_middleware(DirectSearch, handler=search)
-    app.add_middleware(RequestId, clock=clock)
+    app.put_in_front(partial(DirectSearch, handler=search))
+    app.put_in_front(partial(RequestId, clock=clock))
     problems.install(app)
     openapi.install(app, __version__)
     app.include_router(searches)
+    app.include_router(
+        live_routes(
+            parts.live, parts.live_streams, parts.libraries, settings.limits, settings.feeds
+        )
+    )
     app.include_router(health_routes(parts.readiness))
     app.include_router(library_routes(parts.log, parts.libraries, parts.engine, settings.limits))
     app.include_router(

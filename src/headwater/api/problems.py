@@ -150,7 +150,8 @@ async def _gone(request: Request, error: Exception) -> Response:
     return problem(400, "http_error", "the request's body was cut off", request)
 
 
-async def _bug(request: Request, error: Exception) -> Response:
+def bug(request: Request, error: Exception) -> Response:
+    """The answer to what should never happen."""
     log.error("request.crashed", path=request.url.path, exc_info=error)
     return problem(
         500,
@@ -158,6 +159,10 @@ async def _bug(request: Request, error: Exception) -> Response:
         "a bug in the server; its log has the details under the request id",
         request,
     )
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return bug(request, error)
 
 
 def install(app: FastAPI) -> None:
