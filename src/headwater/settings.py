@@ -126,7 +126,7 @@ class SearchSettings(Section):
     """The vector view."""
 
     ef_search: int = Field(
-        144, ge=16, le=10_000, description="HNSW candidates per search (efSearch)."
+        104, ge=16, le=10_000, description="HNSW candidates per search (efSearch)."
     )
     ef_construction: int = Field(
         100, ge=16, le=10_000, description="HNSW candidates per insert (efConstruction)."

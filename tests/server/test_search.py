@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from server.client import Client, Json, answer
 from server.conftest import Serve
 from server.conversation import Conversation
+from server.running import eventually
 
 Metric = Literal["cosine", "dot", "euclidean"]
 Floats = NDArray[np.float32]
@@ -122,6 +123,26 @@ def test_large_libraries_are_searched_well_and_exactly_when_asked(
         found += len(best & {hit["document_id"] for hit in near})
         wanted += len(best)
     assert found / wanted >= 0.97
+
+
+def test_a_wider_walk_is_asked_for_per_search(client: Client, many: tuple[str, Floats]) -> None:
+    library, matrix = many
+
+    def built() -> bool:
+        index = answer(client.http.get(f"/v1/libraries/{library}"))["index"]
+        return bool(index["head_rows"] < 1_000)
+
+    eventually(built, "the graph to be built")
+    found: dict[int, int] = {16: 0, 500: 0}
+    for query in random_vectors(6, 20):
+        best = {f"d{n}" for n in np.argsort(-expected_scores("cosine", matrix, query))[:10]}
+        for ef in found:
+            told = client.search(library, vector=query.tolist(), ef=ef, explain=True)
+            parts = told["explanation"]["vector"]["parts"]
+            walked = [part["ef"] for part in parts if part["plan"] == "graph"]
+            assert set(walked) == {max(ef, 22)}  # twice the hits at least
+            found[ef] += len(best & {hit["document_id"] for hit in told["results"]})
+    assert found[16] < found[500]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
@@ -246,6 +267,9 @@ def test_a_threshold_drops_what_scores_lower(client: Client, many: tuple[str, Fl
         (b'{"query":"a","include":"vector"}', 422, "invalid_query"),
         (b'{"query":"a","include":["everything"]}', 422, "invalid_query"),
         (b'{"query":"a","exact":1}', 422, "invalid_query"),
+        (b'{"query":"a","ef":15}', 422, "invalid_query"),
+        (b'{"query":"a","ef":10001}', 422, "invalid_query"),
+        (b'{"query":"a","ef":64,"mode":"keyword"}', 422, "invalid_query"),
         (b'{"query":"a","min_cursor":"now"}', 400, "invalid_cursor"),
         (b'{"query":"a","min_cursor":""}', 400, "invalid_cursor"),
         (b'{"query":"a","min_cursor":"aaaaaaaaaaaa.1"}', 410, "cursor_expired"),

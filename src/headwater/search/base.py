@@ -90,8 +90,11 @@ class SearchEngine(ABC):
         *,
         exact: bool = False,
         allowed: Allowed | None = None,
+        ef: int | None = None,
     ) -> list[Neighbours]:
         """One answer per query row; `k[i]` results for query i, from `allowed` rows only.
+
+        `ef` is how many candidates a graph walk keeps, where not as many as the settings say.
 
         Loads the view when it is not loaded, and first waits until it has applied everything that
         was committed when the call was made. Raises `NotCaughtUp` when that takes longer than the

@@ -304,10 +304,11 @@ class VectorIndex:
         *,
         exact: bool = False,
         sieve: Sieve | None = None,
+        ef: int | None = None,
     ) -> list[Found]:
         """The `ks[i]` best rows for query i, float32 (n, dim). A small index is always exact.
 
-        With a `sieve` only rows that pass it.
+        With a `sieve` only rows that pass it; `ef` candidates in a walk, or what the settings say.
         """
         parts = self.parts
         settings = self._settings
@@ -315,7 +316,7 @@ class VectorIndex:
             self.metric,
             scores.prepared(self.metric, queries),
             ks,
-            ef=settings.ef_search,
+            ef=settings.ef_search if ef is None else ef,
             exact=exact or parts.live <= settings.exact_rows,
             sieve=sieve,
         ).run(parts)

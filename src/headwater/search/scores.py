@@ -97,7 +97,8 @@ def exact(metric: Metric, query: Vectors, vectors: Vectors) -> Scores:
             block *= wide
             totals = block.sum(axis=1)
             if metric == "cosine":
-                np.clip(totals, -1.0, 1.0, out=totals)
+                np.minimum(totals, 1.0, out=totals)
+                np.maximum(totals, -1.0, out=totals)
             scores[at : at + _BLOCK] = totals
     return scores
 

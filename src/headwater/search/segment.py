@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,10 @@ class Segment:
             selector = faiss.IDSelectorBitmap(bits)
             params = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
         else:
-            params = faiss.SearchParametersHNSW(efSearch=ef)
+            params = _plain_walk(ef)
         _, found = self.graph.search(queries, k, params=params)
-        return [slots[slots >= 0] for slots in found]
+        # Places without a find are the last ones and hold -1.
+        return [slots if slots[-1] >= 0 else slots[slots >= 0] for slots in found]
 
     def compare(self, query: Vectors, k: int, slots: Slots) -> tuple[Slots, NDArray[np.float32]]:
         """The k best of these slots for one query (dim,), roughly scored, best first.
@@ -140,6 +142,12 @@ class Segment:
         storage = faiss.downcast_index(self.graph.storage)
         rough, found = storage.search(query[None, :], min(k, len(slots)), params=params)
         return found[0], rough[0]
+
+
+@lru_cache(256)
+def _plain_walk(ef: int) -> Any:
+    """Never written to, so any number of searches share it."""
+    return faiss.SearchParametersHNSW(efSearch=ef)
 
 
 def _on_large_pages(graph: Any) -> None:

@@ -64,6 +64,7 @@ class _Ask:
     k: Sequence[int]
     exact: bool
     sieve: Sieve | None
+    ef: int | None
 
 
 class LocalViews(SearchEngine):
@@ -141,6 +142,7 @@ class LocalViews(SearchEngine):
         *,
         exact: bool = False,
         allowed: Allowed | None = None,
+        ef: int | None = None,
     ) -> list[Neighbours]:
         if queries.ndim != 2 or queries.shape[1] != library.dimension:
             raise DimensionMismatch(
@@ -158,7 +160,7 @@ class LocalViews(SearchEngine):
         sieve = None
         if allowed is not None:
             sieve = Sieve(allowed, self._bitmaps.setdefault(allowed, WeakKeyDictionary()))
-        found = await lane.submit(_Ask(view.index, queries, k, exact, sieve))
+        found = await lane.submit(_Ask(view.index, queries, k, exact, sieve, ef))
         return [Neighbours(one.rows, one.scores, position, one.exact, one.steps) for one in found]
 
     async def caught_up(self, library_id: str, position: Position) -> None:
@@ -388,18 +390,20 @@ def _rows_of(piece: AddedVectors) -> Rows:
 
 
 def _answer(asks: Sequence[_Ask]) -> list[list[Found] | BaseException]:
-    """One search per index, mode and filter, however many asked. Runs on a lane."""
-    groups: defaultdict[tuple[int, bool, int], list[int]] = defaultdict(list)
+    """One search per index, manner and filter, however many asked. Runs on a lane."""
+    groups: defaultdict[tuple[int, bool, int, int | None], list[int]] = defaultdict(list)
     for number, ask in enumerate(asks):
         allowed = None if ask.sieve is None else ask.sieve.allowed
-        groups[id(ask.index), ask.exact, id(allowed)].append(number)
+        groups[id(ask.index), ask.exact, id(allowed), ask.ef].append(number)
     answers: list[list[Found] | BaseException] = [[] for _ in asks]
     for members in groups.values():
         first = asks[members[0]]
         queries = np.concatenate([asks[number].queries for number in members])
         ks = [k for number in members for k in asks[number].k]
         try:
-            found = first.index.search(queries, ks, exact=first.exact, sieve=first.sieve)
+            found = first.index.search(
+                queries, ks, exact=first.exact, sieve=first.sieve, ef=first.ef
+            )
         except Exception as error:  # noqa: BLE001 - raised at those who asked, not at others
             for number in members:
                 answers[number] = error

@@ -23,6 +23,7 @@ from headwater.settings import LimitSettings
 Mode = Literal["hybrid", "vector", "keyword"]
 INCLUDES = frozenset({"vector", "distance"})
 LARGEST_GROUP = 100
+EF_RANGE = (16, 10_000)
 LARGEST_EXAMPLES = 100
 MOST_CANDIDATES = 1_000
 
@@ -61,6 +62,7 @@ class Query(msgspec.Struct, forbid_unknown_fields=True):
     after: str | None = None
     min_cursor: str | None = None
     exact: bool = False
+    ef: int | None = None
     explain: bool = False
 
 
@@ -114,6 +116,8 @@ def check(query: Query, library: Library, limits: LimitSettings) -> Wish:
     mmr = _mmr(query)
     if mmr is not None and query.group_by is not None:
         raise _wrong("mmr", "`mmr` and `group_by` do not go together; leave one of them out")
+    if query.ef is not None:
+        _check_ef(query.ef, mode)
     if query.score_threshold is not None and not math.isfinite(query.score_threshold):
         raise _wrong(
             "score_threshold", f"score_threshold is {query.score_threshold}; give a number"
@@ -166,6 +170,14 @@ def _check_examples(query: Query) -> None:
         raise _wrong("like", f"`like` and `unlike` name at most {LARGEST_EXAMPLES} documents")
 
 
+def _check_ef(ef: int, mode: Mode) -> None:
+    least, most = EF_RANGE
+    if not least <= ef <= most:
+        raise _wrong("ef", f"ef is {ef}; it may be {least} to {most}")
+    if mode == "keyword":
+        raise _wrong("ef", "words are not looked for in a graph; leave `ef` out")
+
+
 def _check_weights(weights: Weights, mode: Mode) -> None:
     if mode != "hybrid":
         raise _wrong("weights", f"weights go with mode `hybrid`, not with `{mode}`")
@@ -198,6 +210,7 @@ def _fingerprint(query: Query, mode: Mode) -> str:
         query.score_threshold,
         query.weights,
         query.exact,
+        query.ef,
     )
     made = hashlib.blake2b(msgspec.json.encode(shaping), digest_size=6)
     if query.vector is not None:

@@ -300,6 +300,7 @@ class Search:
             [depth],
             exact=wish.query.exact,
             allowed=target.allowed,
+            ef=wish.query.ef,
         )
         if explanation is not None:
             explanation.near(near)
