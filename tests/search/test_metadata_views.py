@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from heard import Heard
 from store.backend import create, draft, put
 from store.spine import Spine, spine
 
@@ -62,8 +63,8 @@ class Views(Spine):
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Views]:
-    kept = Kept(folder / "metadata", lambda: True)
+async def opened(folder: Path, *, keeps: bool = True) -> AsyncIterator[Views]:
+    kept = Kept(folder / "metadata", lambda: keeps)
     async with spine(folder) as on:
         views = MetadataViews(
             SearchSettings(), on.log, SystemClock(), memory_bytes=1 << 30, kept=kept
@@ -157,6 +158,26 @@ async def test_a_damaged_file_is_not_used(tmp_path: Path, harm: str) -> None:
         with pytest.raises(LibraryNotFound):
             await house.views.select(library, parse({}))
     assert list((tmp_path / "metadata").iterdir()) == []
+
+
+async def test_files_of_a_library_deleted_meanwhile_are_swept(tmp_path: Path, heard: Heard) -> None:
+    folder = tmp_path / "metadata"
+    async with opened(tmp_path) as house:
+        library, other = await house.create("books"), await house.create("other")
+        for one in (library, other):
+            await house.store.write(put(one, draft("x", "a")))
+            await house.agrees(one)
+    file, kept = (folder / f"{one.id}.metadata" for one in (library, other))
+    half = folder / f"{other.id}.metadata.0.part"  # as a process killed while it wrote leaves it
+    half.write_bytes(b"half")
+    foreign = folder / "notes.metadata"
+    foreign.touch()
+    async with opened(tmp_path, keeps=False) as house:
+        await house.store.write(DeleteLibrary(library.number))
+    assert file.exists()
+    async with opened(tmp_path) as house:
+        await heard.line("view.removed", kind="metadata", library=library.id)
+        assert sorted(folder.iterdir()) == sorted([kept, foreign])
 
 
 async def test_a_patch_of_metadata_alone_moves_its_rows(tmp_path: Path) -> None:

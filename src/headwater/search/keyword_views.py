@@ -6,7 +6,6 @@ folder only its keeper may use the files kept there; the others make an index of
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,18 +17,15 @@ import structlog
 
 from headwater.changes.log import Log
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError
 from headwater.model import Library, Position, Rows
 from headwater.search import scratch
 from headwater.search.base import Scores
 from headwater.search.follower import Follower
 from headwater.search.following import FollowerStatus
 from headwater.search.keyword import Allowed, Hits, KeywordIndex
+from headwater.search.orphans import libraries_in, orphans
 from headwater.settings import SearchSettings
-from headwater.store.base import Reader
 from headwater.threads import Pool
-
-_LIBRARY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 log = structlog.get_logger(__name__)
 
@@ -140,29 +136,13 @@ class KeywordViews:
         await pool.call(scratch.sweep)
         if not self._keeps():
             return
-        for name in await pool.call(_entries, self._folder):
-            try:
-                known = await self._log.store.read(partial(_exists, id=name))
-            except HeadwaterError as error:
-                log.warning("view.unswept", kind="keyword", library=name, error=str(error))
-                return
-            if not known:
-                await pool.call(self._discard, name)
-                log.info("view.removed", kind="keyword", library=name)
+        ids = await pool.call(libraries_in, self._folder)
+        for id in await orphans(self._log.store, ids, kind="keyword"):
+            await pool.call(self._discard, id)
+            log.info("view.removed", kind="keyword", library=id)
 
 
 def _search(
     index: KeywordIndex, query: str, k: int, allowed: Allowed | None, selected: Rows | None
 ) -> Hits:
     return index.search(query, k, allowed=allowed, selected=selected)
-
-
-def _entries(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return [path.name for path in folder.iterdir() if _LIBRARY_ID.fullmatch(path.name)]
-
-
-def _exists(reader: Reader, id: str) -> bool:
-    library = reader.library(id)
-    return library is not None and library.id == id

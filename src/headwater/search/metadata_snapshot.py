@@ -41,7 +41,7 @@ def save(path: Path, log_id: str, library_id: str, position: Position, index: Me
         path.unlink(missing_ok=True)
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}{_own_part()}")
     with part.open("wb") as file:
         file.write(_HEAD + zlib.crc32(body).to_bytes(_CHECK_BYTES, "big"))
         file.write(body)
@@ -49,6 +49,15 @@ def save(path: Path, log_id: str, library_id: str, position: Position, index: Me
         os.fsync(file.fileno())
     part.replace(path)
     return len(body)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Files that other processes began to write: only one writes at a time, so they are dead."""
+    return [path for path in folder.glob("*.part") if not path.name.endswith(_own_part())]
+
+
+def _own_part() -> str:
+    return f".{os.getpid()}.part"
 
 
 def load(path: Path, log_id: str, library_id: str) -> tuple[MetadataIndex, Position] | None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.abc
 import msgspec
 import structlog
@@ -25,11 +26,14 @@ from headwater.search.follower import Follower
 from headwater.search.following import FollowerStatus, FollowingIndex
 from headwater.search.metadata import MetadataIndex
 from headwater.search.metadata_selection import Selection
-from headwater.search.metadata_snapshot import load, save
+from headwater.search.metadata_snapshot import load, save, unfinished
+from headwater.search.orphans import libraries_in, orphans
 from headwater.search.rowsets import spelled_out
 from headwater.settings import SearchSettings
 from headwater.store.base import Reader
+from headwater.threads import Pool
 
+_SUFFIX = ".metadata"
 _PAGE_DOCUMENTS = 500
 """A page takes some 15 ms then, at six fields a document."""
 
@@ -53,7 +57,16 @@ class Kept:
     writes: Callable[[], bool]
 
     def path(self, library_id: str) -> Path:
-        return self.folder / f"{library_id}.metadata"
+        return self.folder / f"{library_id}{_SUFFIX}"
+
+    def libraries(self) -> list[str]:
+        """The ids of those whose indexes are kept. Blocks; for a thread.
+
+        Takes away what was half written when an earlier process was killed.
+        """
+        for part in unfinished(self.folder):
+            part.unlink(missing_ok=True)
+        return libraries_in(self.folder, _SUFFIX)
 
     def discard(self, library_id: str) -> None:
         if self.writes():
@@ -150,6 +163,8 @@ class MetadataViews:
         def make(library: Library) -> MetadataView:
             return MetadataView(library, kept, log.store.log_id)
 
+        self._log = log
+        self._kept = kept
         self._follower: Follower[MetadataView] = Follower(
             "metadata",
             make,
@@ -163,8 +178,11 @@ class MetadataViews:
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Follow the log until cancelled."""
-        await self._follower.run(task_status=task_status)
+        """Follow the log until cancelled, then keep the indexes for the next time."""
+        async with anyio.create_task_group() as group:
+            await group.start(self._follower.run)
+            group.start_soon(self._sweep)
+            task_status.started()
 
     async def select(self, library: Library, filter: Filter) -> tuple[Selection, Position]:
         """The rows whose metadata meets the filter, and a position they stand for.
@@ -189,6 +207,18 @@ class MetadataViews:
 
     def status(self) -> list[FollowerStatus]:
         return self._follower.status()
+
+    async def _sweep(self) -> None:
+        """As the keeper, take away the files of libraries that were deleted while this process
+        was not there, or had no index of them."""
+        kept = self._kept
+        if kept is None or not kept.writes():
+            return
+        pool = Pool("metadata-files", 1)
+        ids = await pool.call(kept.libraries)
+        for id in await orphans(self._log.store, ids, kind="metadata"):
+            await pool.call(kept.discard, id)
+            log_line.info("view.removed", kind="metadata", library=id)
 
 
 def _select(view: MetadataView, filter: Filter) -> Selection:

@@ -7,7 +7,6 @@ for it but memory and speed: a view is right and complete whether or not this ev
 from __future__ import annotations
 
 import ctypes
-import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from headwater.errors import HeadwaterError
 from headwater.model import Position
 from headwater.search import snapshot
 from headwater.search.index import Plan
+from headwater.search.orphans import libraries_in, orphans
 from headwater.search.segment import Abandoned, Segment
 from headwater.search.view import View
 from headwater.settings import SearchSettings
-from headwater.store.base import Announce, Reader
+from headwater.store.base import Announce
 from headwater.threads import Lane, Pool
 
 _IDLE_SAVES = 60
@@ -37,8 +37,6 @@ _IDLE_SAVES = 60
 not trimmed past its position."""
 
 _WORTH_GIVING_BACK_BYTES = 64 << 20
-
-_LIBRARY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 log = structlog.get_logger(__name__)
 
@@ -280,15 +278,8 @@ class Upkeep:
 
     async def _sweep(self) -> None:
         """Take away the files of libraries that were deleted while this process was not there."""
-        names = await self._on_lane(partial(_entries, self._folder))
-        for name in names:
-            try:
-                known = await self._log.store.read(partial(_exists, id=name))
-            except HeadwaterError as error:
-                log.warning("view.unswept", library=name, error=str(error))
-                return
-            if not known:
-                self._discarded.append(name)
+        ids = await self._on_lane(partial(libraries_in, self._folder))
+        self._discarded += await orphans(self._log.store, ids, kind="vectors")
 
     async def _on_lane(self, job: Callable[[], Any]) -> Any:
         return await self._lane.submit(job)
@@ -307,14 +298,3 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _entries(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return [path.name for path in folder.iterdir() if _LIBRARY_ID.fullmatch(path.name)]
-
-
-def _exists(reader: Reader, id: str) -> bool:
-    library = reader.library(id)
-    return library is not None and library.id == id
