@@ -82,5 +82,33 @@ async def test_transactions_stay_small(tmp_path: Path, monkeypatch: pytest.Monke
         )
         assert (done.deleted, sizes) == (7, [2, 2, 2, 1])
         await deletions.named(library, ["d7", "d8", "d9", "d9"], dry_run=False, searchable=True)
-        assert sizes[4:] == [3]
+        assert sizes[4:] == [2, 1]
+        assert await left(home, library) == []
+
+
+async def test_huge_documents_that_are_named_go_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.service.deletion._CHUNKS", 50)
+    async with house(tmp_path) as home:
+        library = await home.library()
+        counts = {"a": 40, "b": 60, "c": 5, "d": 45, "e": 1}
+        drafts = [
+            draft(id, *(str(number) for number in range(count))) for id, count in counts.items()
+        ]
+        vectors = np.ones((sum(counts.values()), DIMENSION), dtype=np.float32)
+        await home.store.write(PutDocuments(library.number, drafts, vectors))
+        named: list[list[str]] = []
+        write: Callable[[Any], Any] = home.store.write
+
+        async def watched(command: Any) -> Any:
+            named.append(command.ids)
+            return await write(command)
+
+        monkeypatch.setattr(home.store, "write", watched)
+        done = await Deletions(home.log, home.views).named(
+            library, ["a", "nobody", "b", "c", "d", "e"], dry_run=False, searchable=True
+        )
+        assert named == [["a", "nobody"], ["b"], ["c", "d"], ["e"]]
+        assert (done.matched, done.deleted) == (5, 5)
         assert await left(home, library) == []

@@ -313,8 +313,11 @@ class DocumentContract:
             assert [document.id for document in changed] == ["d5"]
             ids = {f"d{i}" for i in range(650)} | {"nobody"}
             assert len(await store.read(lambda r: r.documents_by_id(number, ids))) == 650
-            hashes = await store.read(lambda reader: reader.body_hashes(number, ["d5", "nobody"]))
-            assert hashes == {"d5": draft("d5", "new").body_hash}
+            await store.write(put(library, draft("d6", "a", "b"), draft("d7")))
+            counts = await store.read(
+                lambda reader: reader.chunk_counts(number, ["d5", "d6", "d7", "nobody"])
+            )
+            assert counts == {"d5": 1, "d6": 2, "d7": 0}
             ((chunk,),) = await store.read(lambda r: r.chunks(changed, vectors=True))
             assert chunk.vector is not None
             assert chunk.vector.tolist() == vector("new").tolist()

@@ -74,7 +74,7 @@ class LibraryContract:
                     or reader.library("books")
                     or reader.document(number, "d1")
                     or reader.documents(number, after_row=0, limit=10)
-                    or reader.body_hashes(number, ["d1"])
+                    or reader.chunk_counts(number, ["d1"])
                     or reader.passages(rows.tolist())
                     or len(reader.vectors_after(number, 0, 10)[0])
                     or len(reader.vectors_of([(int(rows[0]), 25)])[0])

@@ -6,8 +6,9 @@ is a change of its own. It must not take a document that an update has taken out
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from headwater.changes.log import Log
 from headwater.filters import Filter
@@ -15,6 +16,8 @@ from headwater.model import Described, Document, Library, Position
 from headwater.search.base import SearchEngine
 from headwater.service.matching import SCANNED_DOCUMENTS, find, meets
 from headwater.store.base import DeleteDocuments, Reader
+
+T = TypeVar("T")
 
 _SCANNED = 100_000
 """Documents one request looks at: about a second of a reading thread."""
@@ -74,7 +77,7 @@ class Deletions:
             looked_at += SCANNED_DOCUMENTS
             matched += len(found)
             if not dry_run:
-                for piece in _pieces(found):
+                for piece in _pieces(found, lambda document: document.chunks.count):
                     gone = await self._delete(library, filter, piece)
                     deleted += len(gone)
                     position = max([position, *gone])
@@ -87,14 +90,14 @@ class Deletions:
     ) -> Deletion:
         """Delete those of `ids` that exist; `dry_run` only counts them."""
         wanted = list(dict.fromkeys(ids))
+        chunks = await self._log.store.read(
+            lambda reader: reader.chunk_counts(library.number, wanted)
+        )
         if dry_run:
-            existing = await self._log.store.read(
-                lambda reader: reader.body_hashes(library.number, wanted)
-            )
-            return Deletion(len(existing), 0, self._log.head)
+            return Deletion(len(chunks), 0, self._log.head)
         position, deleted = self._log.head, 0
-        for at in range(0, len(wanted), _DOCUMENTS):
-            command = DeleteDocuments(library.number, wanted[at : at + _DOCUMENTS])
+        for piece in _pieces(wanted, lambda id: chunks.get(id, 0)):
+            command = DeleteDocuments(library.number, piece)
             done: list[Position | None] = await self._log.store.write(command)
             gone = [each for each in done if each is not None]
             deleted += len(gone)
@@ -129,15 +132,16 @@ class Deletions:
         return gone
 
 
-def _pieces(found: Sequence[Described]) -> Iterator[list[Described]]:
-    """As many documents at a time as one transaction should delete."""
-    piece: list[Described] = []
+def _pieces(documents: Sequence[T], chunks_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """As many documents at a time as one transaction should delete; a huge one goes alone."""
+    piece: list[T] = []
     chunks = 0
-    for document in found:
-        if piece and (len(piece) == _DOCUMENTS or chunks + document.chunks.count > _CHUNKS):
+    for document in documents:
+        count = chunks_of(document)
+        if piece and (len(piece) == _DOCUMENTS or chunks + count > _CHUNKS):
             yield piece
             piece, chunks = [], 0
         piece.append(document)
-        chunks += document.chunks.count
+        chunks += count
     if piece:
         yield piece

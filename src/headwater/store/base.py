@@ -401,8 +401,8 @@ class Reader(ABC):
         """The pending ones that are due first, soonest first, whether due yet or not."""
 
     @abstractmethod
-    def body_hashes(self, number: int, ids: Collection[str]) -> dict[str, bytes]:
-        """The `body_hash` of each of `ids` that exists."""
+    def chunk_counts(self, number: int, ids: Collection[str]) -> dict[str, int]:
+        """How many chunks each of `ids` that exists has."""
 
     @abstractmethod
     def chunks(self, documents: Sequence[Document], *, vectors: bool = False) -> list[list[Chunk]]:

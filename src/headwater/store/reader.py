@@ -216,13 +216,13 @@ class SqliteReader(Reader):
             for document in documents
         ]
 
-    def body_hashes(self, number: int, ids: Collection[str]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
+    def chunk_counts(self, number: int, ids: Collection[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
         for part in in_lists(list(ids)):
             marks, values = listed(part)
             found.update(
                 self._db.execute(
-                    "SELECT d.id, d.body_hash FROM libraries l CROSS JOIN documents d "
+                    "SELECT d.id, d.num_chunks FROM libraries l CROSS JOIN documents d "
                     "WHERE l.number = ? AND l.deleted_us IS NULL AND d.library = l.number "
                     f"AND d.id IN ({marks})",
                     [number, *values],
