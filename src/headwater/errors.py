@@ -16,6 +16,8 @@ message always names the next step.
     │   ├── InvalidFilter
     │   ├── InvalidLibrary
     │   ├── InvalidSession
+    │   ├── InvalidJob
+    │   ├── InvalidSchedule
     │   ├── InvalidHandshake
     │   ├── UnknownSubprotocol
     │   ├── UpgradeRequired
@@ -42,7 +44,10 @@ message always names the next step.
     │   ├── WatchNotFound
     │   ├── SessionNotFound
     │   ├── PinNotFound
-    │   └── NoteNotFound
+    │   ├── NoteNotFound
+    │   ├── JobNotFound
+    │   ├── ScheduleNotFound
+    │   └── WorkerNotFound
     ├── Conflict
     │   ├── LibraryExists
     │   ├── DocumentExists
@@ -51,14 +56,21 @@ message always names the next step.
     │   ├── DuplicateRequest
     │   ├── SessionElsewhere
     │   ├── StaleRevision
+    │   ├── JobFinished
+    │   ├── JobNotFinished
+    │   ├── IdempotencyMismatch
+    │   ├── ScheduleExists
+    │   ├── LeaseLost
     │   └── Replaced
     ├── CursorExpired           the log no longer reaches back that far
     ├── UnsupportedEncoding
+    ├── JobFailed               a job could not be done; its own type says why
     ├── OriginRefused           a page of another site may not open a socket
     ├── Unavailable             try again
     │   ├── NotCaughtUp
     │   ├── Overloaded
-    │   │   └── TooManyWatches
+    │   │   ├── TooManyWatches
+    │   │   └── TooManyJobs
     │   ├── RateLimited
     │   ├── PresenceLost
     │   ├── ShuttingDown
@@ -135,6 +147,16 @@ class InvalidLibrary(InvalidInput):
 
 class InvalidSession(InvalidInput):
     code = "invalid_session"
+
+
+class InvalidJob(InvalidInput):
+    """`fields["path"]` is the place in the request, such as `params.ids[3]`."""
+
+    code = "invalid_job"
+
+
+class InvalidSchedule(InvalidInput):
+    code = "invalid_schedule"
 
 
 class InvalidHandshake(InvalidInput):
@@ -247,6 +269,18 @@ class NoteNotFound(NotFound):
     code = "note_not_found"
 
 
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class ScheduleNotFound(NotFound):
+    code = "schedule_not_found"
+
+
+class WorkerNotFound(NotFound):
+    code = "worker_not_found"
+
+
 class Conflict(HeadwaterError):
     code = "conflict"
 
@@ -279,6 +313,34 @@ class StaleRevision(Conflict):
     code = "stale_revision"
 
 
+class JobFinished(Conflict):
+    """There is nothing left of the job that could be cancelled."""
+
+    code = "job_finished"
+
+
+class JobNotFinished(Conflict):
+    """A job is tried again only when it has failed or was cancelled."""
+
+    code = "job_not_finished"
+
+
+class IdempotencyMismatch(Conflict):
+    """The key was used for another job; `fields["job_id"]` is which."""
+
+    code = "idempotency_mismatch"
+
+
+class ScheduleExists(Conflict):
+    code = "schedule_exists"
+
+
+class LeaseLost(Conflict):
+    """Another worker has the job by now, or nobody: what this one did of it does not count."""
+
+    code = "lease_lost"
+
+
 class DuplicateRequest(Conflict):
     code = "duplicate_request"
 
@@ -297,6 +359,16 @@ class CursorExpired(HeadwaterError):
 
 class UnsupportedEncoding(HeadwaterError):
     code = "unsupported_encoding"
+
+
+class JobFailed(HeadwaterError):
+    """Raised by handlers. With `retryable` the job is tried again while it has attempts left."""
+
+    code = "job_failed"
+
+    def __init__(self, detail: str, *, retryable: bool = False, **fields: Any) -> None:
+        super().__init__(detail, **fields)
+        self.retryable = retryable
 
 
 class OriginRefused(HeadwaterError):
@@ -320,6 +392,12 @@ class TooManyWatches(Overloaded):
     """As many live queries are open as the settings allow."""
 
     code = "too_many_watches"
+
+
+class TooManyJobs(Overloaded):
+    """As many jobs wait as the settings allow."""
+
+    code = "too_many_jobs"
 
 
 class RateLimited(Unavailable):
