@@ -166,11 +166,11 @@ class Parts:
         self.sessions = Sessions(
             self.log,
             self.libraries,
+            self.live,
             self.rooms,
             self.presence,
             clock,
             settings.sessions,
-            limits,
             self.name,
         )
         self.sockets = Sockets(

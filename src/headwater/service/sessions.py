@@ -18,23 +18,20 @@ import structlog
 from headwater.changes import Log
 from headwater.clock import Clock
 from headwater.errors import (
-    DimensionMismatch,
     HeadwaterError,
     InvalidQuery,
     InvalidSession,
-    InvalidVector,
     MessageTooLarge,
     SessionNotFound,
 )
-from headwater.filters import parse
 from headwater.live.mailbox import Mailbox
 from headwater.live.room import Room, Seat
 from headwater.model import Library, Mark, MarkKind, Position, Session, SessionState
 from headwater.service.libraries import Libraries, is_name
-from headwater.service.live import LiveQuery, check
+from headwater.service.live import LiveQuery, LiveSearches
 from headwater.service.presence import Presence
 from headwater.service.rooms import Rooms, lost
-from headwater.settings import LimitSettings, SessionSettings
+from headwater.settings import SessionSettings
 from headwater.store.base import Reader
 from headwater.store.session_commands import (
     DeleteSession,
@@ -82,20 +79,20 @@ class Sessions:
         self,
         log: Log,
         libraries: Libraries,
+        live: LiveSearches,
         rooms: Rooms,
         presence: Presence,
         clock: Clock,
         settings: SessionSettings,
-        limits: LimitSettings,
         process: str,
     ) -> None:
         self.settings = settings
         self.rooms = rooms
         self._log = log
         self._libraries = libraries
+        self._live = live
         self._presence = presence
         self._clock = clock
-        self._limits = limits
         self._process = process
 
     # ── Coming and going ────────────────────────────────────────────────────────────────────────
@@ -159,7 +156,7 @@ class Sessions:
         stored = None
         if query is not None:
             library = await self._libraries.get(stay.session.library_id)
-            stored = msgspec.json.encode(_told(self._checked(query, library)))
+            stored = msgspec.json.encode(_told(await self._checked(query, library)))
         revised: Session = await self._log.store.write(
             ReviseQuery(stay.session.id, base_revision, stored, stay.seat.author)
         )
@@ -260,8 +257,8 @@ class Sessions:
 
     # ── Checks ──────────────────────────────────────────────────────────────────────────────────
 
-    def _checked(self, query: LiveQuery, library: Library) -> LiveQuery:
-        """All that can be wrong with it without searching; with the largest k where none is."""
+    async def _checked(self, query: LiveQuery, library: Library) -> LiveQuery:
+        """`query` as it is kept: it can be asked, and has the largest k where it had none."""
         most = self.settings.k
         if query.k is not None and query.k > most:
             raise InvalidQuery(f"k is {query.k}; in a session it may be 1 to {most}", parameter="k")
@@ -269,20 +266,7 @@ class Sessions:
             query = msgspec.structs.replace(query, k=most)
         if "vector" in query.include:
             raise InvalidQuery("a session's hits come without their vectors", parameter="include")
-        check(query, self._limits)
-        if query.filter is not None:
-            parse(query.filter)
-        if query.vector is not None and len(query.vector) != library.dimension:
-            raise DimensionMismatch(
-                f"the vector has {len(query.vector)} numbers, library {library.name!r} has "
-                f"dimension {library.dimension}",
-                expected=library.dimension,
-                given=len(query.vector),
-            )
-        if query.query is not None and library.embedder == "none":
-            raise InvalidVector(
-                f"library {library.name!r} has no embedder; search it with a vector"
-            )
+        await self._live.prepare(library, query)
         return query
 
     def _check_text(self, kind: MarkKind, text: str | None) -> str | None:
