@@ -197,6 +197,35 @@ async def test_a_write_waits_for_a_bounded_time_and_the_next_not_at_all(tmp_path
         assert not isinstance(await house.embedding.vectors(other, ["c"]), Failure)
 
 
+async def test_one_write_at_a_time_finds_out_how_a_hung_embedder_is(tmp_path: Path) -> None:
+    patient = NEVER.model_copy(update={"write_wait": timedelta(hours=1)})
+    async with opened(tmp_path, patient, run=False) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = down
+        assert isinstance(await house.embedding.vectors(library, ["a"]), Failure)
+        house.embedding._rests[library.id].writes_until = 0
+        embedder.rule = lambda texts: None
+        embedder.gate = gate = anyio.Event()
+        found: list[object] = []
+        async with anyio.create_task_group() as writes:
+
+            async def write(text: str) -> None:
+                found.append(await house.embedding.vectors(library, [text]))
+
+            writes.start_soon(write, "b")
+            await embedder.times(2)
+            # The answer to "b" may take an hour; who comes now does not wait for it.
+            for text in "cde":
+                failure = await house.embedding.vectors(library, [text])
+                assert isinstance(failure, Failure)
+                assert not failure.tried
+            gate.set()
+        assert not isinstance(found[0], Failure)
+        assert embedder.asked == [["a"], ["b"]]
+        assert not isinstance(await house.embedding.vectors(library, ["f"]), Failure)
+
+
 async def test_the_bundled_embedder_is_waited_for(tmp_path: Path) -> None:
     async with opened(tmp_path) as house:
         library, other = await house.library(), await house.library("other")

@@ -75,6 +75,8 @@ class _Rest:
     failures: int = 0
     writes_until: float = 0.0
     retry_at: float = 0.0
+    probing: bool = False
+    """A write asks now, to find out how the embedder is; others do not wait with it."""
 
 
 class DocumentEmbedding:
@@ -109,11 +111,22 @@ class DocumentEmbedding:
     async def vectors(self, library: Library, texts: Sequence[str]) -> Vectors | Failure:
         """One vector per text, or why there are none in the time a write waits for them.
 
-        Raises `EmbedderMismatch`, `ShuttingDown`.
+        After a failure writes are not kept waiting again: when the embedder has been left alone
+        for a while one of them asks, and the others go on without until that is decided. Raises
+        `EmbedderMismatch`, `ShuttingDown`.
         """
         rest = self._rests.get(library.id)
-        if rest is not None and self._clock.monotonic() < rest.writes_until:
+        if rest is None:
+            return await self._vectors(library, texts)
+        if rest.probing or self._clock.monotonic() < rest.writes_until:
             return Failure(rest.error, tried=False)
+        rest.probing = True
+        try:
+            return await self._vectors(library, texts)
+        finally:
+            rest.probing = False
+
+    async def _vectors(self, library: Library, texts: Sequence[str]) -> Vectors | Failure:
         wait_s = None
         if library.embedder.partition(":")[0] not in OWN_WORK:
             wait_s = self._settings.write_wait.total_seconds()
