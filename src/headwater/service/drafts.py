@@ -302,17 +302,24 @@ def texts_to_embed(prepared: Sequence[Prepared]) -> list[str]:
 
 
 def prepare_all(
-    preparer: Preparer, bodies: Sequence[bytes | HeadwaterError]
+    preparer: Preparer,
+    bodies: Sequence[bytes | HeadwaterError],
+    name: Callable[[int], str] | None = None,
 ) -> list[Prepared | Refusal]:
-    """Parse and prepare each body; a refusal takes the place of its document only."""
+    """Parse and prepare each body; a refusal takes the place of its document only.
+
+    `name` gives the id of a document without one, by its place among the bodies.
+    """
     result: list[Prepared | Refusal] = []
-    for body in bodies:
+    for place, body in enumerate(bodies):
         if isinstance(body, HeadwaterError):
             result.append(Refusal(None, body))
             continue
         id: str | None = None
         try:
             given = decode(body)
+            if given.id is None and name is not None:
+                given.id = name(place)
             id = given.id
             result.append(preparer.prepare(given))
         except HeadwaterError as error:

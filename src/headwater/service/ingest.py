@@ -14,18 +14,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import anyio
-import anyio.abc
 import msgspec
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from headwater import failpoints
 from headwater.changes.log import Log
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError, LineTooLong, TooManyLines
+from headwater.errors import HeadwaterError, TooManyLines
 from headwater.model import Library, Position, Written
 from headwater.search.base import SearchEngine
 from headwater.service.documents import Documents, in_order
-from headwater.service.drafts import Prepared, Refusal, prepare_all
+from headwater.service.drafts import Prepared, Refusal
+from headwater.service.intake import Group, Intake, refused
 from headwater.service.lines import Line, LineSplitter
 from headwater.service.spool import Spool
 from headwater.settings import IngestSettings, LimitSettings
@@ -33,10 +32,6 @@ from headwater.store.base import BeginBatch, EndBatch, PutDocuments
 from headwater.threads import Pool
 
 Response = Literal["results", "errors", "summary"]
-Group = list[Line]
-PreparedGroup = tuple[Group, list[Prepared | Refusal], PutDocuments | None]
-"""Lines, what was made of each, and the write for those that were prepared, if any."""
-
 _encode = msgspec.json.Encoder().encode
 _PENDING = b',"embedding":"pending_embedding"'
 
@@ -151,91 +146,62 @@ class _Stream:
     async def _work(self, body: AsyncIterator[bytes]) -> None:
         """Read, prepare and commit to the end of the body, then say how it went."""
         self.failure: HeadwaterError | None = None
-        send_lines, lines = anyio.create_memory_object_stream[Group](1)
-        send_ready, ready = anyio.create_memory_object_stream[PreparedGroup](1)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read, body, send_lines)
-            tasks.start_soon(self._prepare, lines, send_ready)
-            tasks.start_soon(self._commit, ready)
+        ingest = self.ingest
+        intake = Intake(
+            ingest.documents,
+            self.library,
+            ingest.settings,
+            ingest.pool,
+            self._commit,
+            line_bytes=ingest.limits.line_bytes,
+            batch_id=self.batch_id,
+            refuse=True,
+        )
+        await intake.run(self._lines(body))
         failpoints.reach("ingest.before_summary")
         await self._finish()
         self.spool.end()
 
-    async def _read(
-        self, body: AsyncIterator[bytes], groups: MemoryObjectSendStream[Group]
-    ) -> None:
-        """Cut the body into groups: full ones at once, others when the sender pauses."""
-        grouping = _Grouping(self.ingest.settings, groups)
+    async def _lines(self, body: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
+        """The body's lines, as many as the limit allows."""
         splitter = LineSplitter(self.ingest.limits.line_bytes)
-        allowed = self.ingest.limits.stream_lines
-        async with groups, anyio.create_task_group() as tasks:
-            tasks.start_soon(grouping.flush_pauses)
-            async for piece in body:
-                lines = splitter.feed(piece)
-                if not await self._admit(lines, allowed, grouping):
-                    break
-            else:
-                await self._admit(splitter.finish(), allowed, grouping)
-            await grouping.flush()
-            tasks.cancel_scope.cancel()
+        async for piece in body:
+            yield self._admitted(splitter.feed(piece))
+            if self.failure is not None:
+                return
+        yield self._admitted(splitter.finish())
 
-    async def _admit(self, lines: list[Line], allowed: int | None, grouping: _Grouping) -> bool:
-        """Hand on what the limit allows; False when there was more."""
+    def _admitted(self, lines: list[Line]) -> list[Line]:
+        """What the limit allows of them; sets `failure` when there was more."""
+        allowed = self.ingest.limits.stream_lines
         room = len(lines) if allowed is None else allowed - self.counts.received
         self.counts.received += min(len(lines), room)
-        await grouping.add(lines[:room])
         if len(lines) > room:
             self.failure = TooManyLines(
                 f"a stream has at most {allowed} lines here; send the rest, from line "
                 f"{lines[room].number} on, as another stream",
                 line=lines[room].number,
             )
-            return False
-        return True
+        return lines[:room]
 
-    async def _prepare(
-        self,
-        groups: MemoryObjectReceiveStream[Group],
-        ready: MemoryObjectSendStream[PreparedGroup],
+    async def _commit(
+        self, group: Group, prepared: list[Prepared | Refusal], command: PutDocuments | None
     ) -> None:
-        preparer = self.ingest.documents.preparer(self.library)
-        limit = self.ingest.limits.line_bytes
-        too_long = LineTooLong(
-            f"the line is longer than {limit} bytes; split the document, "
-            "or raise `limits.line_bytes`"
-        )
-        async with ready:
-            async for group in groups:
-                bodies = [too_long if line.body is None else line.body for line in group]
-                prepared = await self.ingest.pool.call(prepare_all, preparer, bodies)
-                drafted = [item for item in prepared if isinstance(item, Prepared)]
-                command = None
-                try:
-                    if drafted:
-                        command = await self.ingest.documents.command(
-                            self.library, drafted, self.batch_id
-                        )
-                except HeadwaterError as error:
-                    prepared = _refused(prepared, error)
-                await ready.send((group, prepared, command))
-
-    async def _commit(self, ready: MemoryObjectReceiveStream[PreparedGroup]) -> None:
-        async for group, prepared, command in ready:
-            if not self.begun:
-                self.begun = True
-                self.position = await self.ingest.log.store.write(
-                    BeginBatch(self.library.number, self.batch_id, self.ingest.owner)
-                )
-            done: list[Written | Refusal] = []
-            try:
-                if command is not None:
-                    done = await self.ingest.documents.commit(command)
-            except HeadwaterError as error:
-                prepared = _refused(prepared, error)
-            results = in_order(prepared, done)
-            failpoints.reach("ingest.before_result")
-            self.through_line = group[-1].number
-            await self.spool.put(self._result_lines(group, results))
+        if not self.begun:
+            self.begun = True
+            self.position = await self.ingest.log.store.write(
+                BeginBatch(self.library.number, self.batch_id, self.ingest.owner)
+            )
+        done: list[Written | Refusal] = []
+        try:
+            if command is not None:
+                done = await self.ingest.documents.commit(command)
+        except HeadwaterError as error:
+            prepared = refused(prepared, error)
+        results = in_order(prepared, done)
+        failpoints.reach("ingest.before_result")
+        self.through_line = group[-1].number
+        await self.spool.put(self._result_lines(group, results))
 
     def _result_lines(self, group: Group, results: list[Written | Refusal]) -> bytes:
         counts, log_id = self.counts, self.ingest.log.store.log_id
@@ -317,56 +283,6 @@ class _Stream:
             EndBatch(self.batch_id, self.counts.as_dict(), error)
         )
         return position
-
-
-class _Grouping:
-    """Collects lines into groups by count, bytes and pauses of the sender."""
-
-    def __init__(self, settings: IngestSettings, groups: MemoryObjectSendStream[Group]) -> None:
-        self._settings = settings
-        self._groups = groups
-        self._lines: Group = []
-        self._size_bytes = 0
-        self._added = anyio.Event()
-        self._lock = anyio.Lock()
-
-    async def add(self, lines: list[Line]) -> None:
-        most_lines, most_bytes = self._settings.group_lines, self._settings.group_bytes
-        for line in lines:
-            self._lines.append(line)
-            self._size_bytes += len(line.body or b"")
-            if len(self._lines) >= most_lines or self._size_bytes >= most_bytes:
-                await self.flush()
-        if self._lines:
-            self._added.set()
-
-    async def flush(self) -> None:
-        async with self._lock:  # groups leave in the order they were filled
-            lines, self._lines = self._lines, []
-            self._size_bytes = 0
-            if lines:
-                await self._groups.send(lines)
-
-    async def flush_pauses(self) -> None:
-        """Send a started group when nothing was added for the linger time."""
-        linger_s = self._settings.linger_ms / 1000
-        while True:
-            await self._added.wait()
-            self._added = anyio.Event()
-            with anyio.move_on_after(linger_s):
-                await self._added.wait()
-                continue
-            await self.flush()
-
-
-def _refused(prepared: list[Prepared | Refusal], error: HeadwaterError) -> list[Prepared | Refusal]:
-    """A whole group failed (the store, the embedder, a deleted library).
-
-    Each of its lines says so, and the lines after it get their own chance.
-    """
-    return [
-        item if isinstance(item, Refusal) else Refusal(item.draft.id, error) for item in prepared
-    ]
 
 
 def _reason(error: BaseException) -> str:

@@ -1,21 +1,24 @@
 """NDJSON framing: bytes in any pieces in, whole lines out.
 
-Used by the ingest stream. It must hold no more than one unfinished line, and never that one
-beyond the limit.
+Used by the ingest stream and by imports. It must hold no more than one unfinished line, and never
+that one beyond the limit.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from headwater.errors import HeadwaterError
+
 BOM = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    """A physical line, 1-based, without its ending. `body` is None when it was over the limit."""
+    """A physical line, 1-based, without its ending. `body` is None when it was over the limit,
+    and the error of a source that makes lines of something else and could not make this one."""
 
     number: int
-    body: bytes | None
+    body: bytes | HeadwaterError | None
 
 
 class LineSplitter:
@@ -28,6 +31,11 @@ class LineSplitter:
         self._too_long = False
         self.number = 0
         """Lines ended so far, blank ones included."""
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes fed after the last line's end."""
+        return self._size_bytes
 
     def feed(self, piece: bytes) -> list[Line]:
         """The non-blank lines that this piece completes."""
