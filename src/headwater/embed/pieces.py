@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 # BERT's pre-tokenizer splits at white space and makes each ASCII punctuation mark a word. Other
 # white space, controls, accents and scripts stay inside a word here: the tokenizer sees to them.
@@ -33,7 +34,7 @@ class Pieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[str, tuple[int, ...]] = {}
+        self._known = _whole_words(tokenizer)
 
     def of(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, without special tokens."""
@@ -49,7 +50,7 @@ class Pieces:
             kept = {word: ids for word, ids in learned.items() if len(word) <= _LONGEST_KNOWN}
             if len(known) + len(kept) > _KNOWN_WORDS:
                 # Begin anew in a new dictionary: another thread may be reading the old one.
-                self._known = {}
+                self._known = _whole_words(self._tokenizer)
             self._known.update(kept)
             known = {word: known[word] for word in distinct.difference(missing)} | learned
         pieces = known.__getitem__
@@ -63,3 +64,17 @@ class Pieces:
             legal = [text.encode("utf-8", "replace").decode() for text in texts]
             encodings = self._tokenizer.encode_batch_fast(legal, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+
+def _whole_words(tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
+    """The plain words that are one piece, so that even the first search need not ask for them.
+
+    WordPiece takes the longest piece that fits, and that is the word itself.
+    """
+    if not isinstance(tokenizer.model, WordPiece):
+        return {}
+    return {
+        word: (token,)
+        for word, token in tokenizer.get_vocab(with_added_tokens=False).items()
+        if word.isascii() and word.isalnum() and word == word.lower()
+    }
