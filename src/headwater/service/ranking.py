@@ -57,14 +57,17 @@ def single(leg: Leg) -> Ranked:
 
 def fused(legs: Mapping[str, Leg], weights: Mapping[str, float]) -> Ranked:
     """Reciprocal rank fusion: each leg gives a row weight / (60 + rank)."""
-    rows = np.unique(np.concatenate([leg.rows for leg in legs.values()]))
-    scores = np.zeros(len(rows))
-    for name, leg in legs.items():
-        shares = weights[name] / (RRF_K + np.arange(1, len(leg.rows) + 1))
-        scores[np.searchsorted(rows, leg.rows)] += shares
-    order = np.lexsort((rows, -scores))
-    order = order[scores[order] > 0]
-    return Ranked(rows[order], scores[order], {name: leg.places() for name, leg in legs.items()})
+    places = {name: leg.places() for name, leg in legs.items()}
+    totals: dict[int, float] = {}
+    for name, found in places.items():
+        weight = weights[name]
+        if weight:
+            for row, (rank, _) in found.items():
+                totals[row] = totals.get(row, 0.0) + weight / (RRF_K + rank)
+    order = sorted(totals, key=lambda row: (-totals[row], row))
+    return Ranked(
+        np.array(order, np.int64), np.array([totals[row] for row in order], np.float64), places
+    )
 
 
 def after(ranked: Ranked, score: float, row: int) -> Ranked:
