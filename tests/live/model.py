@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +54,10 @@ class History:
         position: Position,
     ) -> None:
         old = self.now.get(id)
-        same = old is not None and [(p.seed, p.own) for p in old.pieces] == chunks
+        # As text: to Python 1 and True are equal, to the store they are not.
+        same = old is not None and json.dumps(
+            [(piece.seed, piece.own) for piece in old.pieces]
+        ) == json.dumps(chunks)
         if old is not None and same:
             pieces = old.pieces  # the same body keeps its chunks
         else:

@@ -33,6 +33,9 @@ ROUTES = {
     ("post", "/v1/libraries/{library}/search"),
     ("post", "/v1/libraries/{library}/search/batch"),
     ("post", "/v1/libraries/{library}/search/stream"),
+    ("post", "/v1/libraries/{library}/search/live"),
+    ("get", "/v1/libraries/{library}/search/live"),
+    ("get", "/v1/live/statistics"),
     ("get", "/v1/libraries/{library}/ws"),
     ("get", "/v1/websockets/statistics"),
     ("get", "/v1/embedders"),
@@ -48,6 +51,8 @@ STREAMS = {
     ("post", "/v1/libraries/{library}/documents/stream"): "application/x-ndjson",
     ("get", "/v1/libraries/{library}/documents/stream"): "application/x-ndjson",
     ("post", "/v1/libraries/{library}/search/stream"): "application/x-ndjson",
+    ("post", "/v1/libraries/{library}/search/live"): "text/event-stream",
+    ("get", "/v1/libraries/{library}/search/live"): "text/event-stream",
     ("get", "/v1/events/stream"): "text/event-stream",
     ("get", "/v1/libraries/{library}/events/stream"): "text/event-stream",
 }
@@ -63,6 +68,7 @@ TAKES_A_BODY = {
     ("post", "/v1/libraries/{library}/search"),
     ("post", "/v1/libraries/{library}/search/batch"),
     ("post", "/v1/libraries/{library}/search/stream"),
+    ("post", "/v1/libraries/{library}/search/live"),
 }
 
 
@@ -157,7 +163,8 @@ def test_streams_have_examples_of_every_record(document: Json) -> None:
             assert kinds & {"summary", "done"}, route
         else:
             assert "event: ready" in example
-            assert "event: document.added" in example
+            told = "enter" if route[1].endswith("/live") else "document.added"
+            assert f"event: {told}" in example
     body = found["post", "/v1/libraries/{library}/documents/stream"]["requestBody"]
     lines = body["content"]["application/x-ndjson"]["example"].splitlines()
     assert all(json.loads(line) for line in lines)
@@ -174,7 +181,11 @@ def test_bodies_have_a_schema_and_an_example_that_works(
             continue
         assert content["schema"], path
         real = path.replace("{library}", library).replace("{document}", "note-1")
-        response = client.http.request(method, real, json=content["example"])
+        with client.http.stream(method, real, json=content["example"]) as response:
+            if response.headers["content-type"].startswith("text/event-stream"):
+                assert response.is_success  # and it never ends
+                continue
+            response.read()
         # The example library may have been made before, the example document is there.
         fine = (409,) if (method, path) == ("post", "/v1/libraries/{library}/documents") else ()
         assert response.is_success or response.status_code in fine, (path, response.text)

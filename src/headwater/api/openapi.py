@@ -102,6 +102,7 @@ def install(app: FastAPI, version: str) -> None:
                     {"name": "documents", "description": "One document, or a small batch."},
                     {"name": "streams", "description": "Documents as NDJSON, in and out."},
                     {"name": "search", "description": "By meaning or by vector."},
+                    {"name": "live", "description": "Searches that stay open, and alerts."},
                     {"name": "sessions", "description": "People who search together."},
                     {"name": "events", "description": "Every change, in order, resumable."},
                     {"name": "sockets", "description": "All of it over one connection."},

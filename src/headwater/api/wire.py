@@ -16,6 +16,7 @@ from headwater.model import Library, Metric, Quantization, Session, Written
 from headwater.search.base import ViewStatus
 from headwater.search.language import DEFAULT_LANGUAGE
 from headwater.service.drafts import ChunkInput, DocumentInput
+from headwater.service.live import LiveQuery
 from headwater.service.query import Query
 from headwater.service.render import EmbeddingJson, embedding_json
 
@@ -201,6 +202,7 @@ ALL = [
     BatchAnswer,
     SearchBatch,
     Query,
+    LiveQuery,
     SessionJson,
     SessionPage,
     Problem,

@@ -187,6 +187,7 @@ class Matcher:
         self._places: dict[Standing, tuple[Block, int]] = {}
         self._filters = Filters()
         self._settled: Position = 0
+        self._ahead: Position = 0
         self._held: set[Standing] = set()
         self._leaving: list[Standing] = []
         self._asking: dict[Standing, None] = {}
@@ -305,7 +306,11 @@ class Matcher:
                 self._reached(stretch.through)
             else:
                 blocks = list(self._blocks.values())
-                step, outcome, passages = await self._match(self.position, stretch, blocks)
+                # What was put in may be ahead of the rest, and meets these changes again.
+                again = self.position < self._ahead
+                step, outcome, passages = await self._match(
+                    self.position, stretch, blocks, again=again
+                )
                 self._counts.commits += 1 if stretch is None else stretch.commits
                 self._took(step, outcome, passages)
             await anyio.lowlevel.checkpoint()
@@ -378,7 +383,7 @@ class Matcher:
             again=again,
         )
         passages: dict[int, Passage] = {}
-        if not again:
+        if outcome.shown:
             passages = fetch(self._read, [rows for _, rows, _ in outcome.shown], self.passages)
         return step, outcome, passages
 
@@ -533,6 +538,7 @@ class Matcher:
         standing.known = True
         standing.tries = 0
         standing.exact_from = max(standing.exact_from, position)
+        self._ahead = max(self._ahead, position)
         standing.version += 1
         if standing.short:
             self._ask(standing)

@@ -176,7 +176,7 @@ class LiveSearches:
         """
         if isinstance(query, LiveQuery):
             query = await self.prepare(library, query)
-        cursor, reset = await self._resolve(after)
+        cursor, reset = await self.resolve(after)
         self._count(library)
         try:
             matcher = self._matcher(library)
@@ -204,8 +204,11 @@ class LiveSearches:
         finally:
             self._uncount(library)
 
-    async def _resolve(self, after: str | None) -> tuple[Cursor | None, dict[str, Any] | None]:
-        """The cursor to resume after, or why there is none."""
+    async def resolve(self, after: str | None) -> tuple[Cursor | None, dict[str, Any] | None]:
+        """The cursor to resume after, or why there is none.
+
+        Waits until this process has heard of it. Raises `InvalidCursor`, `NotCaughtUp`.
+        """
         if after is None:
             return None, None
         try:
