@@ -25,6 +25,7 @@ from headwater.cli import (
     serve,
     settings,
     tail,
+    watch,
 )
 from headwater.cli.client import ClientError
 from headwater.errors import HeadwaterError
@@ -58,6 +59,7 @@ app.command("import")(imports.import_)
 app.command("export")(exports.export)
 app.command("search")(search.search)
 app.command("tail")(tail.tail)
+app.command("watch")(watch.watch)
 app.add_typer(libraries.app, name="libraries")
 app.command("doctor")(doctor.doctor)
 app.command("settings")(settings.settings)

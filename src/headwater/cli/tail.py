@@ -17,24 +17,14 @@ from rich.text import Text
 
 from headwater.cli import output
 from headwater.cli.backoff import Backoff
-from headwater.cli.client import (
-    DEFAULT_URL,
-    Client,
-    ClientError,
-    Cut,
-    Problem,
-    Unreachable,
-    Url,
-    lines,
-    segment,
-)
-from headwater.cli.sse import ServerEvent, parse
+from headwater.cli.client import DEFAULT_URL, Client, ClientError, Problem, Url, segment
+from headwater.cli.feed import EventFeed
+from headwater.cli.sse import ServerEvent
 
 EXPIRED = 3
 """Exit code when the feed cannot go on from the cursor."""
 
 _STYLES = {"added": "green", "created": "green", "updated": "yellow", "deleted": "red"}
-_CONTROL = {"ready", "progress", "reset", "goodbye"}
 
 
 class Expired(ClientError):
@@ -85,8 +75,8 @@ def tail(
                 output.note(f"Stopped; go on with --after {feed.cursor}")
 
 
-class Feed:
-    """The event stream over as many connections as it takes."""
+class Feed(EventFeed):
+    """Stored changes, each once, in order, for ever."""
 
     def __init__(
         self,
@@ -99,69 +89,29 @@ class Feed:
         backoff: Backoff | None = None,
         say: Callable[[str], None] = output.note,
     ) -> None:
-        self.cursor: str | None = None
-        self._client = client
-        self._params = [("types", types), *(("library_id", name) for name in libraries)]
+        params = [("types", types), *(("library_id", name) for name in libraries)]
         if filter is not None:
-            self._params.append(("filter", filter))
-        self._after = after
-        self._backoff = backoff or Backoff(first=1.0, cap=30.0)
-        self._say = say
-        self._was_ready = False
+            params.append(("filter", filter))
+        super().__init__(
+            client,
+            "GET",
+            "/v1/events/stream",
+            params=params,
+            after=after,
+            backoff=backoff,
+            say=say,
+        )
 
     def events(self) -> Iterator[ServerEvent]:
-        """Stored events, each once, in order, for ever. Raises `Expired` and final `Problem`s."""
-        while True:
-            error: ClientError = Cut("the event stream ended")
-            try:
-                for event in self._connection():
-                    if event.type not in _CONTROL:
-                        yield event
-                    if event.id:  # only once the caller has taken it
-                        self.cursor = event.id
-            except (Cut, Unreachable, Problem) as failed:
-                error = failed
-            if isinstance(error, Problem) and error.code == "cursor_expired":
-                raise Expired(error.detail)
-            if not error.retryable or (isinstance(error, Unreachable) and not self._was_ready):
-                raise error
-            if not isinstance(error, _Goodbye) or error.kind != "max_age":
-                self._say(f"{error.reason}; reconnecting")
-            self._backoff.wait(error.retry_after if isinstance(error, Problem) else 0.0)
+        """Raises `Expired` and final `Problem`s."""
+        for event in self.all():
+            if event.type == "reset":
+                raise _expired(msgspec.json.decode(event.data))
+            yield event
 
-    def _connection(self) -> Iterator[ServerEvent]:
-        params, headers = list(self._params), {"Accept": "text/event-stream"}
-        if self.cursor is None:
-            params.append(("after", self._after))
-        else:
-            headers["Last-Event-ID"] = self.cursor
-        with self._client.stream(
-            "GET", "/v1/events/stream", params=params, headers=headers
-        ) as response:
-            for event in parse(lines(response)):
-                if event.retry_ms is not None:
-                    self._backoff.first = event.retry_ms / 1000
-                match event.type:
-                    case "":
-                        if event.id:
-                            self.cursor = event.id
-                    case "ready":
-                        self._was_ready = True
-                        self._backoff.reset()
-                        # Breaking off before the first event must not lose what comes in between.
-                        self.cursor = self.cursor or msgspec.json.decode(event.data)["cursor"]
-                    case "reset":
-                        raise _expired(msgspec.json.decode(event.data))
-                    case "goodbye":
-                        raise _Goodbye(str(msgspec.json.decode(event.data).get("reason", "")))
-                    case _:
-                        yield event
-
-
-class _Goodbye(Cut):
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the server said goodbye ({reason})" if reason else "goodbye")
-        self.kind = reason
+    def gives_up(self, error: ClientError) -> ClientError:
+        expired = isinstance(error, Problem) and error.code == "cursor_expired"
+        return Expired(error.detail) if expired else error
 
 
 def _expired(data: dict[str, Any]) -> Expired:

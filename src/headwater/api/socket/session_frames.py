@@ -179,7 +179,7 @@ class ResultsFrame(msgspec.Struct, kw_only=True):
 
     type: Literal["live"]
     revision: int
-    event: Literal["snapshot", "ready", "enter", "update", "leave", "progress", "reset", "failed"]
+    event: Literal["snapshot", "ready", "enter", "update", "leave", "failed"]
     data: Raw
 
 
