@@ -41,7 +41,8 @@ class Socket:
             subprotocols=options.pop("subprotocols", ["headwater.v1"]),
             compression=None,
             proxy=None,
-            max_size=options.pop("max_size", None),
+            max_size=None,
+            max_queue=None,  # or it would not read up to the end of a socket that it closes
             **options,
         )
         self.connection: ClientConnection = self._open.enter_context(opening)
