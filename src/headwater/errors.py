@@ -18,6 +18,8 @@ message always names the next step.
     │   ├── InvalidSession
     │   ├── InvalidJob
     │   ├── InvalidSchedule
+    │   ├── PathNotAllowed
+    │   ├── UnreadableFile
     │   ├── InvalidHandshake
     │   ├── UnknownSubprotocol
     │   ├── UpgradeRequired
@@ -47,7 +49,8 @@ message always names the next step.
     │   ├── NoteNotFound
     │   ├── JobNotFound
     │   ├── ScheduleNotFound
-    │   └── WorkerNotFound
+    │   ├── WorkerNotFound
+    │   └── FileMissing
     ├── Conflict
     │   ├── LibraryExists
     │   ├── DocumentExists
@@ -61,8 +64,11 @@ message always names the next step.
     │   ├── IdempotencyMismatch
     │   ├── ScheduleExists
     │   ├── LeaseLost
+    │   ├── SourceChanged
     │   └── Replaced
     ├── CursorExpired           the log no longer reaches back that far
+    ├── FileExpired             what a job has made is kept for a time only
+    ├── RangeNotSatisfiable
     ├── UnsupportedEncoding
     ├── JobFailed               a job could not be done; its own type says why
     ├── OriginRefused           a page of another site may not open a socket
@@ -76,6 +82,7 @@ message always names the next step.
     │   ├── ShuttingDown
     │   ├── EmbedderFailed
     │   ├── EmbedderUnavailable
+    │   ├── DiskFull
     │   └── StoreFailed
     └── Refused                 the server will not start or run like this
 """
@@ -157,6 +164,18 @@ class InvalidJob(InvalidInput):
 
 class InvalidSchedule(InvalidInput):
     code = "invalid_schedule"
+
+
+class PathNotAllowed(InvalidInput):
+    """A path on the server that leads out of the folder that imports may read."""
+
+    code = "path_not_allowed"
+
+
+class UnreadableFile(InvalidInput):
+    """A file to be imported is not what it should be."""
+
+    code = "unreadable_file"
 
 
 class InvalidHandshake(InvalidInput):
@@ -281,6 +300,10 @@ class WorkerNotFound(NotFound):
     code = "worker_not_found"
 
 
+class FileMissing(NotFound):
+    code = "file_not_found"
+
+
 class Conflict(HeadwaterError):
     code = "conflict"
 
@@ -341,6 +364,12 @@ class LeaseLost(Conflict):
     code = "lease_lost"
 
 
+class SourceChanged(Conflict):
+    """The file of an import is not the one that it began with."""
+
+    code = "source_changed"
+
+
 class DuplicateRequest(Conflict):
     code = "duplicate_request"
 
@@ -355,6 +384,14 @@ class CursorExpired(HeadwaterError):
     """`fields["earliest"]` is the oldest cursor that can still be read after."""
 
     code = "cursor_expired"
+
+
+class FileExpired(HeadwaterError):
+    code = "file_expired"
+
+
+class RangeNotSatisfiable(HeadwaterError):
+    code = "range_not_satisfiable"
 
 
 class UnsupportedEncoding(HeadwaterError):
@@ -433,6 +470,10 @@ class EmbedderUnavailable(Unavailable):
     """The embedder does not answer now, or not in time; it may a moment later."""
 
     code = "embedder_unavailable"
+
+
+class DiskFull(Unavailable):
+    code = "disk_full"
 
 
 class StoreFailed(Unavailable):

@@ -497,6 +497,26 @@ class SessionSettings(Section):
     )
 
 
+class TransferSettings(Section):
+    """Imports and exports as jobs: the files they read and leave."""
+
+    import_folder: Path | None = Field(
+        None,
+        description="Folder whose files imports may read by their path; none may when not set.",
+    )
+    upload_bytes: int = Field(
+        16 * GiB,
+        ge=KiB,
+        description="Largest file that may be sent to be imported, decompressed, in bytes.",
+    )
+    error_lines: int = Field(
+        100_000, ge=1, description="Errors of lines that one import keeps; more are only counted."
+    )
+    export_keep: Seconds = Field(
+        timedelta(days=1), description="How long the file of an export is kept, in seconds."
+    )
+
+
 class LimitSettings(Section):
     """What one request may ask for."""
 
@@ -554,3 +574,4 @@ class Settings(BaseSettings):
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
     limits: LimitSettings = LimitSettings()
     live: LiveSettings = LiveSettings()
+    transfer: TransferSettings = TransferSettings()

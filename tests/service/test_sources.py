@@ -1,0 +1,210 @@
+"""Files as lines: every format, every compression, from every mark, and damaged ones."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from headwater.errors import HeadwaterError, InvalidJob, UnreadableFile
+from headwater.service.lines import Line
+from headwater.service.sources import Columns, Format, Mark, format_of, open_source
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+LIMIT = 100_000
+BEGINNING = Mark()
+
+
+def lines_of(
+    content: bytes,
+    name: str,
+    start: Mark = BEGINNING,
+    *,
+    limit: int = LIMIT,
+    **options: Any,
+) -> tuple[list[Line], list[Mark]]:
+    options.setdefault("columns", Columns())
+    with open_source(
+        io.BytesIO(content), name, format_of(name, path="path"), line_bytes=limit, **options
+    ) as source:
+        lines: list[Line] = []
+        marks: list[Mark] = []
+        for batch in source.batches(start):
+            lines += batch.lines
+            marks.append(batch.mark)
+        return lines, marks
+
+
+def documents(lines: list[Line]) -> list[dict[str, Any]]:
+    made = []
+    for line in lines:
+        assert isinstance(line.body, bytes), line.body
+        made.append(json.loads(line.body))
+    return made
+
+
+def table(columns: dict[str, Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), file, **options)
+    return file.getvalue()
+
+
+NDJSON = b"".join(b'{"id":"%d","text":"number %d"}\n' % (n, n) for n in range(5_000))
+CSV = "id,text\n" + "".join(f'{n},"number\n{n}"\n' for n in range(2_000))
+PARQUET = table(
+    {"id": [str(n) for n in range(2_000)], "text": [f"number {n}" for n in range(2_000)]},
+    row_group_size=300,
+)
+SAMPLES: dict[str, bytes] = {
+    "a.ndjson": NDJSON,
+    "a.jsonl.gz": gzip.compress(NDJSON),
+    "a.ndjson.zst": zstandard.compress(NDJSON[:100_000]) + zstandard.compress(NDJSON[100_000:]),
+    "a.csv": CSV.encode(),
+    "a.csv.gz": gzip.compress(CSV.encode()),
+    "a.parquet": PARQUET,
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_source_goes_on_from_any_mark_with_the_same_lines(name: str) -> None:
+    lines, marks = lines_of(SAMPLES[name], name)
+    assert len(lines) in (2_000, 5_000)
+    assert [document["id"] for document in documents(lines)] == [
+        str(number) for number in range(len(lines))
+    ]
+    for mark in [marks[0], marks[len(marks) // 2], marks[-1]]:
+        rest, _ = lines_of(SAMPLES[name], name, mark)
+        assert rest == [line for line in lines if line.number > mark.line]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_lines_are_counted_where_that_is_cheap(name: str) -> None:
+    with open_source(
+        io.BytesIO(SAMPLES[name]),
+        name,
+        format_of(name, path="path"),
+        line_bytes=LIMIT,
+        columns=Columns(),
+    ) as source:
+        count = source.count()
+    wanted = {"a.ndjson": 5_000, "a.csv": 4_001, "a.parquet": 2_000}
+    assert count == wanted.get(name)
+
+
+def test_csv_columns_become_a_document() -> None:
+    rows = 'id,title,text,metadata,year,empty\nx,T,Hello,"{""a"": 1}",1999,\n,,There,,,\n'
+    lines, _ = lines_of(rows.encode(), "a.csv")
+    assert documents(lines) == [
+        {"id": "x", "title": "T", "text": "Hello", "metadata": {"a": 1, "year": "1999"}},
+        {"text": "There"},
+    ]
+
+
+def test_csv_with_other_names_tabs_and_encoding() -> None:
+    rows = "Schlüssel\tInhalt\nä\tGrüße\n"
+    lines, _ = lines_of(
+        rows.encode("latin-1"),
+        "a.tsv",
+        columns=Columns(id="Schlüssel", text="Inhalt"),
+        encoding="latin-1",
+    )
+    assert documents(lines) == [{"id": "ä", "text": "Grüße"}]
+
+
+def test_bad_csv_record_harms_no_other() -> None:
+    rows = "text,metadata\ngood,\ntoo,many,fields\nbad,{no json\nlast,\n"
+    lines, _ = lines_of(rows.encode(), "a.csv")
+    told = [line.body.code if isinstance(line.body, HeadwaterError) else "" for line in lines]
+    assert (told[0], told[-1]) == ("", "")
+    assert set(told[1:-1]) == {"invalid_document"}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "options"),
+    [
+        (b"", "a.csv", {}),
+        (b"a,a\n1,2\n", "a.csv", {}),
+        (b"x,y\n1,2\n", "a.csv", {}),
+        (b"text\nok\n", "a.csv", {"columns": Columns(id="key")}),
+        (b"text\n\xff\xfe\n", "a.csv", {}),
+        (b"text\n" + b"x" * 2_000, "a.csv", {"limit": 1_000}),
+        (b'text\n"' + b"x\n" * 2_000 + b'"\n', "a.csv", {"limit": 1_000}),
+        (b"no parquet at all", "a.parquet", {}),
+        (b"no gzip at all", "a.ndjson.gz", {}),
+        (gzip.compress(NDJSON)[:-100], "a.ndjson.gz", {}),
+        (zstandard.compress(NDJSON)[100:], "a.ndjson.zst", {}),
+        (table({"x": [1]}), "a.parquet", {}),
+    ],
+)
+def test_file_that_cannot_be_read_is_refused_as_a_whole(
+    content: bytes, name: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UnreadableFile):
+        lines_of(content, name, **options)
+
+
+def test_parquet_values_keep_their_types() -> None:
+    content = table(
+        {
+            "id": [1, 2, 3],
+            "text": ["a", None, "c"],
+            "vector": [[0.5, 1.5], None, None],
+            "texts": [None, ["x", "y"], None],
+            "chunks": [
+                None,
+                None,
+                [{"text": "t", "vector": [1.0, 2.0], "metadata": '{"page": 3}'}],
+            ],
+            "metadata": ['{"k": [1]}', None, None],
+            "year": [1999, None, 2001],
+        }
+    )
+    lines, _ = lines_of(content, "a.parquet")
+    assert documents(lines) == [
+        {
+            "id": "1",
+            "chunks": [{"text": "a", "vector": [0.5, 1.5]}],
+            "metadata": {"k": [1], "year": 1999},
+        },
+        {"id": "2", "texts": ["x", "y"]},
+        {
+            "id": "3",
+            "chunks": [{"text": "t", "vector": [1.0, 2.0], "metadata": {"page": 3}}],
+            "metadata": {"year": 2001},
+        },
+    ]
+
+
+def test_name_says_the_format() -> None:
+    names = {
+        "A.NDJSON": "ndjson",
+        "b.jsonl.zst": "ndjson",
+        "c.tsv.gz": "csv",
+        "d.parquet": "parquet",
+    }
+    found: dict[str, Format] = {name: format_of(name, path="path") for name in names}
+    assert found == names
+    for name in ("a", "a.txt", ".gz", "a.gz"):
+        with pytest.raises(InvalidJob):
+            format_of(name, path="path")
+
+
+def test_random_csv_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
+    rows = [[f"{n}", f'quote " comma , {n}\r\nline', "" if n % 3 else "v"] for n in range(700)]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerows([["id", "text", "extra"], *rows])
+    lines, marks = lines_of(file.getvalue().encode(), "a.csv")
+    assert [
+        (d["id"], d["text"], d.get("metadata", {}).get("extra", "")) for d in documents(lines)
+    ] == [tuple(row) for row in rows]
+    rest, _ = lines_of(file.getvalue().encode(), "a.csv", marks[1])
+    assert rest == lines[512:]
