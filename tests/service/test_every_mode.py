@@ -23,9 +23,10 @@ from headwater.app import Parts
 from headwater.clock import SystemClock
 from headwater.filters import matches, parse
 from headwater.model import Library, Metric, Vectors, chunk_id
-from headwater.service import search as module
+from headwater.service import legs as module
+from headwater.service.hits import Hit
 from headwater.service.query import Query, Weights
-from headwater.service.search import Answer, Hit
+from headwater.service.search import Answer
 
 DIMENSION = 256
 WORDS = ("moon", "sea", "bread", "salt", "train")

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from headwater.errors import HeadwaterError
+from headwater.service.hits import Hit
 from headwater.service.query import Query
 from headwater.service.render import hit_json
-from headwater.service.search import Answer, Group, Hit
+from headwater.service.search import Answer, Group
 
 LARGE = 200
 """Hits; an answer with more is put together in a thread: 10,000 with vectors take a second."""

@@ -1,6 +1,6 @@
 """What a vector search gives and what a search engine promises.
 
-`service/search.py` asks; `search/views.py` answers from local views. An engine inside a database
+`service/legs.py` asks; `search/views.py` answers from local views. An engine inside a database
 would stand beside it behind the same contract.
 """
 

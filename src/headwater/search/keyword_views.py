@@ -1,6 +1,6 @@
 """Search by words over the chunks of libraries, from local indexes that follow the log.
 
-`service/search.py` asks for rows; the texts come from the store. Of several processes on one data
+`service/legs.py` asks for rows; the texts come from the store. Of several processes on one data
 folder only its keeper may use the files kept there; the others make an index of their own.
 """
 

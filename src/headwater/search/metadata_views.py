@@ -1,6 +1,6 @@
 """Filters over the chunks of libraries, answered from views that follow the log.
 
-`service/search.py` asks which rows may be found. A library's view is made from the store when a
+`service/target.py` asks which rows may be found. A library's view is made from the store when a
 filter is first used in it, and kept in a file when the server stops. It must never say more than
 the store does: see `follower.py` for how it keeps up.
 """

@@ -9,8 +9,8 @@ can be.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -21,50 +21,21 @@ from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
 from headwater.errors import HeadwaterError, InvalidQuery, NotCaughtUp
-from headwater.filters import Filter, matches
 from headwater.model import Cursor, Library, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
-from headwater.search.highlight import Highlights, highlight
 from headwater.service import ranking
 from headwater.service.explain import Explanation
+from headwater.service.hits import PAGE, Hit, Hits
+from headwater.service.legs import Found, Legs, leg_depth
 from headwater.service.paging import PageToken
-from headwater.service.query import Query, Weights, Wish, check, fingerprint, without_meaning
-from headwater.service.ranking import Leg, Ranked
-from headwater.service.render import metadata_of
+from headwater.service.query import Query, Wish, check, fingerprint, without_meaning
+from headwater.service.ranking import Ranked
 from headwater.service.target import Target, Targets, unit_length
 from headwater.settings import LimitSettings, SearchSettings
-from headwater.store.base import Reader
-from headwater.threads import Lane, Pool
-
-PAGE = 200
-"""Passages fetched at once while a search is streamed."""
-
-_LEG_DEPTH = 50
-"""Candidates each leg of a hybrid search gives at least. What stands lower in one list and not in
-the other does not reach the first ten; from 100 to 50 took a third off the legs' time."""
-
-_FUSED_AT_ONCE = 1_000
-"""Rows that are fused on the loop, in half a millisecond; more go to a thread."""
+from headwater.threads import Pool
 
 _ATTEMPTS = 3
 _BATCH_AT_ONCE = 4
-_SELECTED_AS_TERMS = 2_000
-"""Up to this many rows are handed to the keyword view by name; it finds only among them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One result. `score` is higher-is-better; `distance` is the metric's own, of near vectors.
-
-    `legs` has rank and score in each leg that found it, when there were several.
-    """
-
-    rank: int
-    score: float
-    distance: float | None
-    passage: Passage
-    legs: dict[str, tuple[int, float]] | None = None
-    highlights: Highlights | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +63,6 @@ class Answer:
     explanation: dict[str, Any] | None = None
 
 
-@dataclass(slots=True)
-class _Found:
-    """What a ranking stands on. `exhausted` says that no leg has more to give."""
-
-    ranked: Ranked
-    position: Position
-    exact: bool = True
-    exhausted: bool = True
-
-
 class Search:
     """Searches libraries. Loop only; `run` owns the lane that fetches passages."""
 
@@ -119,22 +80,18 @@ class Search:
     ) -> None:
         self._log = log
         self._engine = engine
-        self._keyword = keyword
+        self._legs = Legs(engine, keyword, pool, most=limits.k)
+        self._hits = Hits(log, pool)
         self._targets = Targets(log, embedders, metadata)
         self._clock = clock
         self._settings = settings
         self._limits = limits
         self._pool = pool
-        self._passages: Lane[tuple[Sequence[int], bool], dict[int, Passage]] = Lane(
-            "passages", self._fetch, max_batch=4
-        )
-        self._query_store: Callable[..., dict[int, Passage]] | None = None
 
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        self._query_store = self._log.store.open_reader()
-        await self._passages.run(task_status=task_status)
+        await self._hits.run(task_status=task_status)
 
     # ── Questions ───────────────────────────────────────────────────────────────────────────────
 
@@ -202,9 +159,9 @@ class Search:
             rank = 1 if wish.page is None else wish.page.shown + 1
             while start < len(ranked):
                 part = ranked.pick(slice(start, start + size))
-                hits = await self._hits(library, wish, part, rank)
+                hits = await self._hits.of(library, wish, part, rank)
                 rank += len(hits)
-                yield hits
+                yield await self._hits.highlighted(library, wish, hits)
                 start, size = start + size, PAGE
 
         return answer, pages()
@@ -227,125 +184,6 @@ class Search:
             )
         await self._engine.caught_up(library.id, cursor.position)
 
-    # ── Ranking ─────────────────────────────────────────────────────────────────────────────────
-
-    async def _ranking(
-        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
-    ) -> _Found:
-        """More than k rows in order, if there are so many: one more says that a page follows."""
-        page, most = wish.page, self._limits.k
-        depth = wish.k + 1 + len(target.excluded)
-        if page is not None:
-            depth += page.shown
-        if wish.mode == "hybrid":
-            depth = _leg_depth(wish)
-        while True:
-            depth = min(depth, most)
-            found = await self._legs(library, wish, target, depth, explanation)
-            ranked = ranking.without(found.ranked, target.excluded)
-            if page is not None:
-                ranked = ranking.after(ranked, page.score, page.row)
-            found.ranked = ranked
-            enough = len(ranked) > wish.k or wish.mode == "hybrid"
-            if enough or found.exhausted or depth == most:
-                return found
-            depth *= 2
-
-    async def _legs(
-        self,
-        library: Library,
-        wish: Wish,
-        target: Target,
-        depth: int,
-        explanation: Explanation | None,
-    ) -> _Found:
-        if wish.mode == "vector":
-            return await self._near(library, wish, target, depth, explanation)
-        if wish.mode == "keyword" or target.vector is None:
-            return await self._words(library, wish, target, depth, explanation)
-        found: dict[str, _Found] = {}
-
-        async def near() -> None:
-            found["vector"] = await self._near(library, wish, target, depth, explanation)
-
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(near)
-                found["keyword"] = await self._words(library, wish, target, depth, explanation)
-        except ExceptionGroup as group:
-            # One leg's error has ended the other: it is the search's own.
-            raise group.exceptions[0] from group
-        vector, keyword = found["vector"], found["keyword"]
-        weights = wish.query.weights or Weights()
-        legs = {name: Leg(leg.ranked.rows, leg.ranked.scores) for name, leg in found.items()}
-        shares = {"vector": weights.vector, "keyword": weights.keyword}
-        if sum(len(leg.rows) for leg in legs.values()) <= _FUSED_AT_ONCE:
-            fused = ranking.fused(legs, shares)
-        else:
-            fused = await self._pool.call(ranking.fused, legs, shares)
-        return _Found(
-            fused,
-            min(vector.position, keyword.position),
-            vector.exact,
-            vector.exhausted and keyword.exhausted,
-        )
-
-    async def _near(
-        self,
-        library: Library,
-        wish: Wish,
-        target: Target,
-        depth: int,
-        explanation: Explanation | None,
-    ) -> _Found:
-        assert target.vector is not None
-        (near,) = await self._engine.search(
-            library,
-            target.vector[None, :],
-            [depth],
-            exact=wish.query.exact,
-            allowed=target.allowed,
-            ef=wish.query.ef,
-        )
-        if explanation is not None:
-            explanation.near(near)
-        leg = _above(Leg(near.rows, near.scores.astype(np.float64)), wish.query.score_threshold)
-        return _Found(
-            ranking.single(leg),
-            _earlier(near.position, target.position),
-            near.exact,
-            len(near.rows) < depth or len(leg.rows) < len(near.rows),
-        )
-
-    async def _words(
-        self,
-        library: Library,
-        wish: Wish,
-        target: Target,
-        depth: int,
-        explanation: Explanation | None,
-    ) -> _Found:
-        assert wish.query.query is not None
-        allowed = target.allowed
-        few = allowed is not None and allowed.count <= _SELECTED_AS_TERMS
-        rows, scores, position = await self._keyword.search(
-            library,
-            wish.query.query,
-            depth,
-            allowed=None if allowed is None else allowed.mask,
-            selected=allowed.rows() if allowed is not None and few else None,
-        )
-        if explanation is not None:
-            explanation.words(len(rows), by_name=few)
-        threshold = wish.query.score_threshold if wish.mode == "keyword" else None
-        leg = _above(Leg(rows, scores.astype(np.float64)), threshold)
-        return _Found(
-            ranking.single(leg),
-            _earlier(position, target.position),
-            True,
-            len(rows) < depth or len(leg.rows) < len(rows),
-        )
-
     # ── Shaping the answer ──────────────────────────────────────────────────────────────────────
 
     async def _answer(
@@ -358,40 +196,41 @@ class Search:
         found = await self._chosen(library, wish, target, explanation)
         shown = found.ranked.pick(slice(query.k))
         first = 1 if wish.page is None else wish.page.shown + 1
-        hits = await self._hits(library, wish, shown, first)
+        hits = await self._hits.of(library, wish, shown, first)
+        hits = await self._hits.highlighted(library, wish, hits)
         if explanation is not None:
             explanation.lap("fetch")
         answer = Answer(hits, found.position, found.exact, wish.mode)
         answer.next = self._next(wish, target, found, shown)
         return answer, len(hits) == len(shown)
 
-    def _next(self, wish: Wish, target: Target, found: _Found, shown: Ranked) -> str | None:
+    def _next(self, wish: Wish, target: Target, found: Found, shown: Ranked) -> str | None:
         """The token of the page after `shown`; None when there is none."""
         reach = len(shown) + (0 if wish.page is None else wish.page.shown)
         if wish.mmr is not None or len(found.ranked) <= wish.k or reach >= self._limits.k:
             return None
         if target.degraded is not None:
             wish = without_meaning(wish)  # so do its next pages
-        depth = _leg_depth(wish) if wish.mode == "hybrid" else 0
+        depth = leg_depth(wish) if wish.mode == "hybrid" else 0
         return str(
             PageToken(fingerprint(wish), float(shown.scores[-1]), int(shown.rows[-1]), reach, depth)
         )
 
     async def _chosen(
         self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
-    ) -> _Found:
+    ) -> Found:
         if wish.mmr is not None:
             return await self._diverse(library, wish, target, explanation)
-        return await self._ranking(library, wish, target, explanation)
+        return await self._legs.find(library, wish, target, explanation)
 
     async def _diverse(
         self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
-    ) -> _Found:
+    ) -> Found:
         assert wish.mmr is not None
         wanted = wish.mmr.candidates or max(50, 4 * wish.k)
-        found = await self._ranking(library, wish.asking(wanted), target, explanation)
+        found = await self._legs.find(library, wish.asking(wanted), target, explanation)
         candidates = found.ranked.pick(slice(wanted))
-        passages = await self._passages.submit((candidates.rows.tolist(), True))
+        passages = await self._hits.passages(candidates, vectors=True)
         # In a thread: a thousand picks of long vectors take seconds.
         found.ranked = await self._pool.call(
             _diversified, candidates, passages, library.dimension, wish.mmr.relevance, wish.k
@@ -406,9 +245,9 @@ class Search:
         query = wish.query
         wanted = min(self._limits.k, query.k * (query.group_size + 1))
         while True:
-            found = await self._ranking(library, wish.asking(wanted), target, explanation)
+            found = await self._legs.find(library, wish.asking(wanted), target, explanation)
             ranked = found.ranked.pick(slice(wanted))
-            hits = await self._hits(library, wish, ranked, 1)
+            hits = await self._hits.of(library, wish, ranked, 1)
             groups: dict[str, list[Hit]] = {}
             for hit in hits:
                 groups.setdefault(hit.passage.document_id, []).append(hit)
@@ -418,51 +257,10 @@ class Search:
             wanted = min(self._limits.k, 4 * wanted)
         answer = Answer([], found.position, found.exact, wish.mode)
         answer.groups = [
-            Group(rank, own[: query.group_size])
+            Group(rank, await self._hits.highlighted(library, wish, own[: query.group_size]))
             for rank, own in enumerate(list(groups.values())[: query.k], 1)
         ]
         return answer, len(hits) == len(ranked)
-
-    async def _hits(
-        self, library: Library, wish: Wish, ranked: Ranked, first_rank: int
-    ) -> list[Hit]:
-        """Rows with what is shown of them; left out are those that are gone, or changed so that
-        they do not meet the filter any more."""
-        rows = ranked.rows.tolist()
-        found = await self._passages.submit((rows, "vector" in wish.query.include))
-        if wish.filter is not None:
-            if len(found) <= PAGE:
-                found = _meeting(found, wish.filter)
-            else:
-                found = await self._pool.call(_meeting, found, wish.filter)
-        hits: list[Hit] = []
-        near = wish.mode == "vector"
-        for row, score in zip(rows, ranked.scores.tolist(), strict=True):
-            passage = found.get(row)
-            if passage is None:
-                continue
-            legs = None
-            distance = distance_of(score, library) if near else None
-            if ranked.legs:
-                legs = {name: leg[row] for name, leg in ranked.legs.items() if row in leg}
-                if "vector" in legs:
-                    distance = distance_of(legs["vector"][1], library)
-            hits.append(Hit(first_rank + len(hits), score, distance, passage, legs))
-        if wish.query.highlight and wish.query.query is not None:
-            return await self._pool.call(_highlighted, hits, wish.query.query, library.language)
-        return hits
-
-    def _fetch(self, wanted: Sequence[tuple[Sequence[int], bool]]) -> list[dict[int, Passage]]:
-        """The lane's work: one read for all searches that wait."""
-        assert self._query_store is not None
-        rows = sorted({row for part, _ in wanted for row in part})
-        vectors = any(with_vectors for _, with_vectors in wanted)
-
-        def query(reader: Reader) -> dict[int, Passage]:
-            return reader.passages(rows, vectors=vectors)
-
-        found = self._query_store(query)
-        return [{row: found[row] for row in part if row in found} for part, _ in wanted]
 
 
 def _diversified(
@@ -474,40 +272,3 @@ def _diversified(
         if passage is not None and passage.vector is not None:
             vectors[at] = passage.vector
     return ranking.diverse(candidates, unit_length(vectors), relevance, k)
-
-
-def _meeting(found: dict[int, Passage], filter: Filter) -> dict[int, Passage]:
-    """Those that meet the filter as they are now: metadata may have changed since it was asked."""
-    return {row: passage for row, passage in found.items() if matches(filter, metadata_of(passage))}
-
-
-def _highlighted(hits: Sequence[Hit], query: str, language: str) -> list[Hit]:
-    return [
-        replace(hit, highlights=highlight(hit.passage.text or "", query, language)) for hit in hits
-    ]
-
-
-def _leg_depth(wish: Wish) -> int:
-    """The same for all pages of a hybrid search: fused ranks depend on how deep the legs look."""
-    if wish.page is not None:
-        return max(_LEG_DEPTH, wish.page.depth)
-    return max(_LEG_DEPTH, 2 * (wish.k + 1))
-
-
-def _above(leg: Leg, threshold: float | None) -> Leg:
-    if threshold is None:
-        return leg
-    keep = leg.scores >= threshold
-    return Leg(leg.rows[keep], leg.scores[keep])
-
-
-def _earlier(position: Position, other: Position | None) -> Position:
-    return position if other is None else min(position, other)
-
-
-def distance_of(score: float, library: Library) -> float:
-    if library.metric == "cosine":
-        return 1.0 - score
-    if library.metric == "euclidean":
-        return 1.0 / score - 1.0
-    return -score

@@ -30,8 +30,8 @@ from headwater.live.marks import Reason, reason_of
 from headwater.live.matcher import Matcher
 from headwater.live.standing import Standing
 from headwater.model import Cursor, Library, Passage, Position, chunk_id
+from headwater.service.hits import distance_of
 from headwater.service.render import encode, hit_json
-from headwater.service.search import distance_of
 from headwater.threads import Lane, Pool
 
 LiveEventName = Literal["snapshot", "ready", "enter", "update", "leave", "progress", "reset"]

@@ -39,8 +39,8 @@ from headwater.feeds import Selection, Wish, parse_types
 from headwater.filters import parse
 from headwater.model import Written
 from headwater.service.drafts import DocumentInput, check_id
+from headwater.service.hits import Hit
 from headwater.service.render import document_json
-from headwater.service.search import Hit
 
 PART_HITS = 200
 """Results in one part at most; a search for more takes its texts from the store as it goes."""
