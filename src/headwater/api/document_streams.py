@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from headwater.api import openapi
 from headwater.api.body import check_encoding, decoded
-from headwater.api.documents import CHUNK_INCLUDES, Wait, parse_include
+from headwater.api.documents import CHUNK_INCLUDES, OnEmbeddingFailure, Wait, parse_include
 from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
 from headwater.errors import InvalidQuery, ShuttingDown
@@ -75,6 +75,7 @@ def document_stream_routes(
             Query(description="All results, only failed ones, or only the summary."),
         ] = "results",
         wait: Wait = "searchable",
+        on_embedding_failure: OnEmbeddingFailure = "pending",
         batch_id: Annotated[
             str | None,
             Query(min_length=1, max_length=128, description="Your name for this batch."),
@@ -100,6 +101,7 @@ def document_stream_routes(
                         response=response,
                         batch_id=batch_id or clock.uuid7(),
                         searchable=wait == "searchable",
+                        on_failure=on_embedding_failure,
                     )
                 if scope.cancelled_caught:
                     raise ShuttingDown(

@@ -20,6 +20,7 @@ from headwater.model import Written
 from headwater.service.documents import Documents
 from headwater.service.drafts import DocumentInput, Refusal, check_id
 from headwater.service.drafts import decode as decode_document
+from headwater.service.embedding import OnFailure
 from headwater.service.ingest import error_json
 from headwater.service.libraries import Libraries
 from headwater.service.render import document_json
@@ -45,6 +46,13 @@ WROTE = {
 Wait = Annotated[
     Literal["searchable", "durable"],
     Query(description="What the answer waits for: found by searches here, or only on disk."),
+]
+OnEmbeddingFailure = Annotated[
+    OnFailure,
+    Query(
+        description="What becomes of a document that its embedder gives no vectors now: kept and "
+        "embedded later, or refused with the embedder's error."
+    ),
 ]
 IfMatch = Annotated[str | None, Header(description="The version that must be the present one.")]
 _ETAG = re.compile(r'\s*(?:W/)?("?)([0-9]{1,18})\1\s*')
@@ -84,10 +92,23 @@ def document_routes(
         summary="Add a document",
         openapi_extra=openapi.body(DocumentInput, EXAMPLE),
         responses=openapi.answers(
-            {201: ("Created.", openapi.json(wire.WriteAnswer, WROTE))}, 400, 404, 409, 413, 422, 503
+            {201: ("Created.", openapi.json(wire.WriteAnswer, WROTE))},
+            400,
+            404,
+            409,
+            413,
+            422,
+            429,
+            502,
+            503,
         ),
     )
-    async def create(library: str, request: Request, wait: Wait = "searchable") -> Response:
+    async def create(
+        library: str,
+        request: Request,
+        wait: Wait = "searchable",
+        on_embedding_failure: OnEmbeddingFailure = "pending",
+    ) -> Response:
         body = await read_body(request, limits.body_bytes)
         written = await documents.put(
             await libraries.get(library),
@@ -95,6 +116,7 @@ def document_routes(
             size_bytes=len(body),
             must_be_new=True,
             searchable=wait == "searchable",
+            on_failure=on_embedding_failure,
         )
         return _wrote(written, log)
 
@@ -112,7 +134,12 @@ def document_routes(
             503,
         ),
     )
-    async def batch(library: str, request: Request, wait: Wait = "searchable") -> Response:
+    async def batch(
+        library: str,
+        request: Request,
+        wait: Wait = "searchable",
+        on_embedding_failure: OnEmbeddingFailure = "pending",
+    ) -> Response:
         given = decode(await read_body(request, limits.body_bytes), wire.Batch, InvalidDocument)
         if len(given.documents) > limits.batch_documents:
             raise TooManyItems(
@@ -122,7 +149,10 @@ def document_routes(
             )
         bodies = [bytes(raw) for raw in given.documents]
         results = await documents.put_batch(
-            await libraries.get(library), bodies, searchable=wait == "searchable"
+            await libraries.get(library),
+            bodies,
+            searchable=wait == "searchable",
+            on_failure=on_embedding_failure,
         )
         return wire.json_response(_batch_answer(results, log))
 
@@ -217,6 +247,8 @@ def document_routes(
             412,
             413,
             422,
+            429,
+            502,
             503,
         ),
     )
@@ -225,6 +257,7 @@ def document_routes(
         document: str,
         request: Request,
         wait: Wait = "searchable",
+        on_embedding_failure: OnEmbeddingFailure = "pending",
         if_match: IfMatch = None,
         if_none_match: Annotated[str | None, Header(description="`*`: only create.")] = None,
     ) -> Response:
@@ -244,6 +277,7 @@ def document_routes(
             must_be_new=if_none_match == "*",
             if_version=_version(if_match),
             searchable=wait == "searchable",
+            on_failure=on_embedding_failure,
         )
         return _wrote(written, log)
 

@@ -7,7 +7,7 @@ It must not answer before the write is durable and, unless asked otherwise, sear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,8 +32,9 @@ from headwater.service.drafts import (
     texts_to_embed,
     without_vector,
 )
-from headwater.service.embedding import DocumentEmbedding, Failure
+from headwater.service.embedding import DocumentEmbedding, Failure, OnFailure
 from headwater.service.matching import find
+from headwater.service.refusing import embedded_or_refused
 from headwater.settings import LimitSettings
 from headwater.store.base import (
     UNSET,
@@ -45,6 +46,8 @@ from headwater.store.base import (
     Unset,
 )
 from headwater.threads import Pool
+
+WriteDocuments = Callable[[PutDocuments], Awaitable[list[Written | HeadwaterError]]]
 
 SMALL_INPUT_BYTES = 4_096
 """Below this, preparing a document on the loop is cheaper than crossing to a thread."""
@@ -101,11 +104,13 @@ class Documents:
         must_be_new: bool = False,
         if_version: int | None = None,
         searchable: bool = True,
+        on_failure: OnFailure = "pending",
     ) -> Written:
         """Insert or replace one document; `size_bytes` is what it took on the wire.
 
         Raises the errors of `Preparer.prepare`, `DocumentExists`, `VersionMismatch`,
-        `LibraryNotFound`. Without vectors in time the document is pending, as the result says.
+        `LibraryNotFound`. Without vectors in time the document is pending, as the result says, or
+        `EmbedderFailed`, `EmbedderUnavailable` or `Overloaded` is raised.
         """
         preparer = self.preparer(library)
         if size_bytes <= SMALL_INPUT_BYTES:
@@ -114,6 +119,11 @@ class Documents:
             prepared = await self._pool.call(
                 lambda: preparer.prepare(given, must_be_new=must_be_new, if_version=if_version)
             )
+        if on_failure == "refuse":
+            (embedded,) = await self.embedded(library, [prepared])
+            if isinstance(embedded, Refusal):
+                raise embedded.error
+            prepared = embedded
         (written,) = await self.commit(await self.command(library, [prepared]))
         if isinstance(written, Refusal):
             raise written.error
@@ -122,11 +132,18 @@ class Documents:
         return written
 
     async def put_batch(
-        self, library: Library, bodies: Sequence[bytes], *, searchable: bool = True
+        self,
+        library: Library,
+        bodies: Sequence[bytes],
+        *,
+        searchable: bool = True,
+        on_failure: OnFailure = "pending",
     ) -> list[Written | Refusal]:
         """Insert or replace several, in order; one that is refused does not harm the others."""
         preparer = self.preparer(library)
         prepared = await self._pool.call(prepare_all, preparer, bodies)
+        if on_failure == "refuse":
+            prepared = await self.embedded(library, prepared)
         ready = [item for item in prepared if isinstance(item, Prepared)]
         done = await self.commit(await self.command(library, ready)) if ready else []
         results = in_order(prepared, done)
@@ -134,6 +151,15 @@ class Documents:
             positions = [result.position for result in done if isinstance(result, Written)]
             await self._engine.caught_up(library.id, max(positions, default=0))
         return results
+
+    async def embedded(
+        self, library: Library, prepared: Sequence[Prepared | Refusal]
+    ) -> list[Prepared | Refusal]:
+        """Embed what came without vectors now; what gets none is refused with the reason.
+
+        Raises `EmbedderMismatch`, `ShuttingDown`.
+        """
+        return await embedded_or_refused(self._embedding, library, prepared)
 
     async def command(
         self, library: Library, prepared: Sequence[Prepared], batch_id: str | None = None
@@ -170,9 +196,14 @@ class Documents:
             retryable=failure.error.retryable,
         )
 
-    async def commit(self, command: PutDocuments) -> list[Written | Refusal]:
-        """Write in one transaction, durable when this returns; a result per draft, in order."""
-        outcomes: list[Written | HeadwaterError] = await self._log.store.write(command)
+    async def commit(
+        self, command: PutDocuments, write: WriteDocuments | None = None
+    ) -> list[Written | Refusal]:
+        """Write in one transaction, durable when this returns; a result per draft, in order.
+
+        `write` does it, where that is more than the command alone.
+        """
+        outcomes: list[Written | HeadwaterError] = await (write or self._log.store.write)(command)
         if any(isinstance(outcome, Written) and outcome.pending for outcome in outcomes):
             self._embedding.wake()
         return [

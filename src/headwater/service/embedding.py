@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
 import anyio
 import anyio.abc
@@ -50,6 +51,9 @@ PATIENCE_S = 600.0
 """What nobody waits for may take this long."""
 REFUSED_IN_A_ROW = 4
 """So many documents refused one after another are not to blame themselves, most likely."""
+
+OnFailure = Literal["pending", "refuse"]
+"""What becomes of a document that gets no vectors now."""
 
 OWN_WORK = frozenset({"static", "fastembed", "sentence-transformers"})
 """These wait for nothing but this machine's CPU: there, slowness is for the writers to feel."""
@@ -261,7 +265,7 @@ class DocumentEmbedding:
             error = await self._attempt(library, part)
             if error is None:
                 in_a_row = 0
-            elif not _is_refusal(error):
+            elif not is_refusal(error):
                 await self._defer(library, [*part, *chain.from_iterable(parts)], error)
                 return
             elif len(part) > 1:
@@ -389,6 +393,6 @@ class DocumentEmbedding:
                 self._rests.pop(change.library_id, None)
 
 
-def _is_refusal(error: HeadwaterError) -> bool:
+def is_refusal(error: HeadwaterError) -> bool:
     """Whether the embedder will not take these texts, however often it is asked."""
     return isinstance(error, EmbedderFailed) and not error.retryable

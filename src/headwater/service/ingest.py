@@ -24,6 +24,7 @@ from headwater.model import Library, Position, Written
 from headwater.search.base import SearchEngine
 from headwater.service.documents import Documents, in_order
 from headwater.service.drafts import Prepared, Refusal
+from headwater.service.embedding import OnFailure
 from headwater.service.intake import Group, Intake, refused
 from headwater.service.lines import Line, LineSplitter
 from headwater.service.spool import Spool
@@ -98,6 +99,7 @@ class Ingest:
         response: Response,
         batch_id: str,
         searchable: bool,
+        on_failure: OnFailure = "pending",
     ) -> None:
         """Take one stream in and answer it, to its summary or its error line.
 
@@ -105,7 +107,7 @@ class Ingest:
         stays, the batch is recorded as failed, and the exception goes on to the caller.
         """
         self.documents.preparer(library)  # refuse before the first line, if at all
-        stream = _Stream(self, library, response, batch_id, searchable)
+        stream = _Stream(self, library, response, batch_id, searchable, on_failure)
         await stream.run(body, answer)
 
 
@@ -116,6 +118,7 @@ class _Stream:
     response: Response
     batch_id: str
     searchable: bool
+    on_failure: OnFailure
     counts: Counts = field(default_factory=Counts)
     begun: bool = False
     position: Position = 0
@@ -156,6 +159,7 @@ class _Stream:
             line_bytes=ingest.limits.line_bytes,
             batch_id=self.batch_id,
             refuse=True,
+            on_failure=self.on_failure,
         )
         await intake.run(self._lines(body))
         failpoints.reach("ingest.before_summary")

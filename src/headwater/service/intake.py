@@ -18,6 +18,7 @@ from headwater.errors import HeadwaterError, LineTooLong
 from headwater.model import Library
 from headwater.service.documents import Documents
 from headwater.service.drafts import Prepared, Refusal, prepare_all
+from headwater.service.embedding import OnFailure
 from headwater.service.lines import Line
 from headwater.settings import IngestSettings
 from headwater.store.base import PutDocuments
@@ -35,6 +36,7 @@ class Intake:
     `write` is called with each group, in order, one at a time. When a whole group fails before
     that, with `refuse` each of its lines says so and the lines after it get their own chance;
     without, `run` raises. `name` gives the id of a document without one, by its line's number.
+    `on_failure` says what becomes of documents that get no vectors now.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Intake:
         batch_id: str,
         refuse: bool,
         name: Callable[[int], str] | None = None,
+        on_failure: OnFailure = "pending",
     ) -> None:
         self._documents = documents
         self._library = library
@@ -59,6 +62,7 @@ class Intake:
         self._batch_id = batch_id
         self._refuse = refuse
         self._name = name
+        self._on_failure = on_failure
 
     async def run(self, batches: AsyncIterator[list[Line]]) -> None:
         """Take everything in. Exceptions come in groups, as of a task group."""
@@ -98,9 +102,11 @@ class Intake:
                 bodies = [too_long if line.body is None else line.body for line in group]
                 names = None if self._name is None else _Names(group, self._name)
                 prepared = await self._pool.call(prepare_all, preparer, bodies, names)
-                drafted = [item for item in prepared if isinstance(item, Prepared)]
                 command = None
                 try:
+                    if self._on_failure == "refuse":
+                        prepared = await self._documents.embedded(self._library, prepared)
+                    drafted = [item for item in prepared if isinstance(item, Prepared)]
                     if drafted:
                         command = await self._documents.command(
                             self._library, drafted, self._batch_id
