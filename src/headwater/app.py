@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from headwater import __version__
 from headwater.api import openapi, problems
+from headwater.api.asyncapi import asyncapi_routes
 from headwater.api.deletes import delete_routes
 from headwater.api.direct import Application, DirectSearch
 from headwater.api.document_streams import document_stream_routes
@@ -316,6 +317,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         session_routes(parts.log, parts.libraries, parts.sessions, parts.live, settings.limits)
     )
     app.include_router(socket_routes(parts.sockets, parts.sessions))
+    app.include_router(asyncapi_routes(__version__))
     app.router.routes.append(session_socket_route(parts.sockets, parts.sessions))
     app.include_router(event_routes(parts.log, parts.hub, parts.libraries, settings.limits))
     return app

@@ -54,7 +54,8 @@ class SseParser:
                     data.append(value)
                 else:
                     raise AssertionError(f"unknown field in frame {frame!r}")
-            yield Sent(event, id_, json.loads("\n".join(data)), retry)
+            if data:  # without, it is no event
+                yield Sent(event, id_, json.loads("\n".join(data)), retry)
 
 
 class Events:

@@ -37,7 +37,7 @@ class RequestFrame(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     type: Literal["request"]
     action: str
     request_id: RequestId
-    data: Raw = Raw(b"{}")
+    data: Raw = msgspec.field(default_factory=lambda: Raw(b"{}"))
 
 
 class _AnyId(msgspec.Struct):
