@@ -64,10 +64,14 @@ class JobContext(ABC):
         """
 
     @abstractmethod
-    async def write(self, command: Command, *, state: State | None = None) -> Any:
+    async def write(
+        self, command: Command, *, state: State | Callable[[Any], State] | None = None
+    ) -> Any:
         """The command's result, its effect in one transaction with the saved `state`.
 
-        Refused with `LeaseLost` when the job is somebody else's by now; raises as the command.
+        `state` may be a function of the command's result; it is called in the writing thread, and
+        must be quick. Progress goes with it, as it was last said. Refused with `LeaseLost` when
+        the job is somebody else's by now; raises as the command.
         """
 
     @abstractmethod
