@@ -269,6 +269,8 @@ class Rooms:
                         if deltas is None:
                             await watch.wait()
                             continue
+                        if room.results is not results:
+                            return  # revised meanwhile; the next one is about to be asked
                         pause_s = _FIRST_PAUSE_S
                         results.apply(((e.event, e.data) for e in deltas.events), deltas.cursor)
                         _tell(room, deltas)
