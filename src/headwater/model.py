@@ -32,6 +32,8 @@ Status = Literal["created", "updated", "unchanged"]
 Form = Literal["text", "texts", "chunks"]
 MarkKind = Literal["pin", "note"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+WorkerRole = Literal["server", "worker"]
+WorkerMode = Literal["run", "pause", "drain"]
 Missed = Literal["skip", "once", "all"]
 """What a schedule does about firings that nobody was there for."""
 
@@ -463,17 +465,17 @@ class Schedule(msgspec.Struct, frozen=True):
 class Worker(msgspec.Struct, frozen=True):
     """A process that runs jobs: a server's pool, or a `headwater worker`.
 
-    `size` is how many it runs at once, `types` those it takes (None: all). `until_us` is when its
-    word runs out.
+    `size` is how many it runs at once, `types` those it takes, `*` for all. In mode `pause` it
+    takes no more, in mode `drain` it gives back what it has, too. `until_us` is when its word runs
+    out.
     """
 
     process: str
-    role: Literal["server", "worker"]
+    role: WorkerRole
     pid: int
     size: int
-    types: list[str] | None
-    paused: bool
-    draining: bool
+    types: list[str]
+    mode: WorkerMode
     started_us: int
     until_us: int
     running: int = 0

@@ -42,7 +42,7 @@ def test_types_and_wildcards(text: str, told: set[str]) -> None:
     assert parse_types(text) == told
 
 
-@pytest.mark.parametrize("text", ["", ",", "document", "doc*", "*.added", "job.queued", "**", ".*"])
+@pytest.mark.parametrize("text", ["", ",", "document", "doc*", "*.added", "job.waiting", "**", ".*"])
 def test_a_type_that_nothing_matches_is_an_error(text: str) -> None:
     with pytest.raises(InvalidQuery):
         parse_types(text)

@@ -4,7 +4,7 @@
 thread; the commands are the only ways to write. A second implementation needs nothing but this
 file and must pass `tests/store/contract.py`. No caller may rely on anything that is not said here.
 
-Commands of shared sessions are in `session_commands.py`.
+Commands of shared sessions are in `session_commands.py`, those of jobs in `job_commands.py`.
 
 Promises:
 - A command's result is given only after its transaction is durable (as the durability setting
@@ -48,6 +48,7 @@ from headwater.model import (
     Span,
     Vectors,
 )
+from headwater.store.job_commands import JobCommand, JobReader
 from headwater.store.session_commands import SessionCommand
 
 T = TypeVar("T")
@@ -291,6 +292,16 @@ class TrimLog:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """→ `list[Any]`: the commands' results, in order. One transaction: all of them, or none.
+
+    Raises what the first of them raises that fails.
+    """
+
+    commands: Sequence[Command]
+
+
 Command: TypeAlias = (
     CreateLibrary
     | UpdateLibrary
@@ -308,7 +319,9 @@ Command: TypeAlias = (
     | FailOpenBatches
     | Announce
     | TrimLog
+    | Together
     | SessionCommand
+    | JobCommand
 )
 
 
@@ -326,7 +339,7 @@ class LogPage:
     through: Position
 
 
-class Reader(ABC):
+class Reader(JobReader):
     """One consistent read transaction. Synchronous: only for use inside a reading thread.
 
     Deleted libraries and what they held are invisible, except in the log.

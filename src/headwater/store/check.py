@@ -53,6 +53,13 @@ _CHECKS = (
         "GROUP BY l.number HAVING l.pending <> real",
     ),
     (
+        "job {0} is {1}, which does not go with its lease, due mark or end",
+        "SELECT id, status FROM jobs WHERE (status = 'running') <> (lease_until_us > 0) "
+        "OR (status IN ('queued', 'running')) <> (finished_us IS NULL) "
+        "OR (status = 'running' AND worker IS NULL) OR (due = 1 AND status <> 'queued') "
+        "OR (dead = 1 AND status <> 'failed') OR (cancel_requested = 1 AND status <> 'running')",
+    ),
+    (
         "row {0} is pending and is no document with a chunk that has no vector",
         "SELECT p.document FROM pending p LEFT JOIN documents d "
         "ON d.row = p.document AND d.library = p.library "

@@ -33,6 +33,7 @@ from headwater.store import schema, session_rows
 from headwater.store.base import LogPage, Reader
 from headwater.store.check import check
 from headwater.store.connection import in_lists, listed
+from headwater.store.job_rows import SqliteJobReader
 from headwater.store.records import (
     CHANGE_COLUMNS,
     DOCUMENT_COLUMNS,
@@ -85,7 +86,7 @@ _PENDING = (
 _VISIBLE = "CROSS JOIN libraries l WHERE l.number = c.library AND l.deleted_us IS NULL "
 
 
-class SqliteReader(Reader):
+class SqliteReader(SqliteJobReader, Reader):
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 

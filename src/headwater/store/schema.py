@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Executable,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -214,6 +216,101 @@ session_marks = Table(
     sqlite_autoincrement=True,
 )
 """Pins and notes."""
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("library_id", Text),
+    Column("status", Text, nullable=False),
+    Column("due", Integer, nullable=False),
+    Column("dead", Integer, nullable=False),
+    Column("cancel_requested", Integer, nullable=False),
+    Column("advanced", Integer, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("not_before_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("lease", Integer, nullable=False),
+    Column("lease_until_us", BigInteger, nullable=False),
+    Column("worker", Text),
+    Column("idempotency_key", Text),
+    Column("schedule_id", Text),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Column("started_us", BigInteger),
+    Column("finished_us", BigInteger),
+    Column("position", BigInteger, nullable=False),
+    Column("current", BigInteger, nullable=False),
+    Column("total", BigInteger),
+    Column("message", Text),
+    Column("rate", Float),
+    Column("error", LargeBinary),
+    Column("params", LargeBinary, nullable=False),
+    Column("result", LargeBinary),
+    Column("saved", LargeBinary),
+    UniqueConstraint("type", "idempotency_key", name="jobs_idempotency"),
+    Index(
+        "jobs_ready",
+        "type",
+        "rank",
+        "not_before_us",
+        sqlite_where=text("status = 'queued' AND due = 1"),
+    ),
+    Index("jobs_delayed", "not_before_us", sqlite_where=text("status = 'queued' AND due = 0")),
+    Index("jobs_held", "worker", sqlite_where=text("status = 'running'")),
+    Index("jobs_status", "status", "type"),
+    Index("jobs_library", "library_id"),
+    Index("jobs_finished", "status", "finished_us"),
+    sqlite_autoincrement=True,
+)
+"""`rank` is minus the priority: the least goes first. `due`: its time has come, so that it stands
+in line. `advanced`: it has saved something new since it was claimed. The large columns come last:
+what reads the rest never touches them."""
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("library_id", Text),
+    Column("params", LargeBinary, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("cron", Text),
+    Column("timezone", Text, nullable=False),
+    Column("every_us", BigInteger),
+    Column("missed", Text, nullable=False),
+    Column("paused", Integer, nullable=False),
+    Column("next_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger),
+    Column("last_job_id", Text),
+    Column("fired", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Index("schedules_next", "paused", "next_us"),
+    sqlite_autoincrement=True,
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("process", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("types", LargeBinary, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("own", LargeBinary, nullable=False),
+)
+"""The processes that run jobs, each with the size, types and mode that it is to have now. `own` has
+the size and types it was started with."""
 
 
 def compiled(statement: Executable) -> str:

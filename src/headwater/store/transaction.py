@@ -73,6 +73,8 @@ class Transaction:
         self._changes: list[Change] = []
         self._vectors: list[AddedVectors] = []
         self._libraries: dict[int, Library] = {}
+        self.waiting_jobs: int | None = None
+        """How many there are, once somebody has counted."""
 
     def library(self, number: int) -> Library:
         """The library as this transaction has made it. Raises `LibraryNotFound`."""
@@ -139,6 +141,7 @@ class Transaction:
         del self._changes[mark.changes :]
         del self._vectors[mark.vectors :]
         self._libraries.clear()
+        self.waiting_jobs = None
 
     def flush(self) -> None:
         """Write the change rows."""

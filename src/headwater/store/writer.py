@@ -17,7 +17,16 @@ from headwater import failpoints
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, StoreFailed
 from headwater.model import Committed, Position
-from headwater.store import base, session_commands, session_writes
+from headwater.store import (
+    base,
+    job_commands,
+    job_leases,
+    job_writes,
+    schedule_writes,
+    session_commands,
+    session_writes,
+    worker_writes,
+)
 from headwater.store.connection import failed
 from headwater.store.edits import delete_document, delete_documents, patch_document
 from headwater.store.embeds import defer_embedding, embed_documents, redrive_embedding
@@ -71,8 +80,35 @@ _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
     session_commands.RemoveMark: session_writes.remove_mark,
     session_commands.DeleteSession: session_writes.delete_session,
     session_commands.ForgetSessions: session_writes.forget_sessions,
+    job_commands.EnqueueJobs: job_writes.enqueue_jobs,
+    job_commands.CancelJob: job_writes.cancel_job,
+    job_commands.RetryJob: job_writes.retry_job,
+    job_commands.ReplayDead: job_writes.replay_dead,
+    job_commands.ForgetJobs: job_writes.forget_jobs,
+    job_commands.ClaimJobs: job_leases.claim_jobs,
+    job_commands.RenewLeases: job_leases.renew_leases,
+    job_commands.HoldLease: job_leases.hold_lease,
+    job_commands.SaveJob: job_leases.save_job,
+    job_commands.CompleteJob: job_leases.complete_job,
+    job_commands.FailJob: job_leases.fail_job,
+    job_commands.StopJob: job_leases.stop_job,
+    job_commands.ReapJobs: job_leases.reap_jobs,
+    job_commands.CreateSchedule: schedule_writes.create_schedule,
+    job_commands.ChangeSchedule: schedule_writes.change_schedule,
+    job_commands.DeleteSchedule: schedule_writes.delete_schedule,
+    job_commands.FireSchedule: schedule_writes.fire_schedule,
+    job_commands.RegisterWorker: worker_writes.register_worker,
+    job_commands.ChangeWorkers: worker_writes.change_workers,
+    job_commands.RemoveWorker: worker_writes.remove_worker,
     RenewIdentity: renew_identity,
 }
+
+
+def _together(tx: Transaction, command: base.Together) -> list[Any]:
+    return [_HANDLERS[type(one)](tx, one) for one in command.commands]
+
+
+_HANDLERS[base.Together] = _together
 
 
 class Writer:
@@ -179,6 +215,10 @@ def _weight(command: Any) -> int:
         return len(command.drafts)
     if isinstance(command, base.DeleteDocuments):
         return len(command.ids)
+    if isinstance(command, job_commands.EnqueueJobs):
+        return len(command.jobs)
+    if isinstance(command, base.Together):
+        return sum(map(_weight, command.commands))
     return len(command.items) if isinstance(command, base.EmbedDocuments) else 1
 
 
