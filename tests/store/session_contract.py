@@ -171,8 +171,8 @@ class SessionContract:
             await write(join(library, "p3", process="silent", lease_us=opened.clock.now_us() - 1))
             holders = await opened.store.read(lambda reader: reader.session_holders())
             assert holders.keys() == {"one", "dead", "silent"}
-            assert await write(RemoveLostPeople({"dead"})) == 2
-            assert await write(RemoveLostPeople({"dead"})) == 0
+            assert await write(RemoveLostPeople({"dead"}, opened.clock.now_us())) == 2
+            assert await write(RemoveLostPeople({"dead"}, opened.clock.now_us())) == 0
             assert [person.id for person in (await state(opened)).people] == ["p1"]
             assert [
                 (data(change)["person"]["person_id"], data(change)["reason"])
@@ -184,10 +184,19 @@ class SessionContract:
             library = await opened.library()
             await opened.store.write(join(library, lease_us=opened.clock.now_us() - 1))
             await opened.store.write(RenewLease("one", FAR_US))
-            assert await opened.store.write(RemoveLostPeople(())) == 0
+            assert await opened.store.write(RemoveLostPeople((), opened.clock.now_us())) == 0
             assert (await opened.store.read(lambda reader: reader.session_holders())) == {
                 "one": FAR_US
             }
+
+    async def test_a_clock_set_back_ends_no_lease(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            library = await opened.library()
+            clock = opened.clock
+            clock.us = clock.now_us() - 3_600_000_000
+            await opened.store.write(join(library, lease_us=clock.us + 10_000_000))
+            assert await opened.store.write(RemoveLostPeople((), clock.us)) == 0
+            assert await opened.store.write(RemoveLostPeople((), clock.us + 11_000_000)) == 1
 
     async def test_a_stale_edit_of_the_query_is_refused_with_what_there_is(
         self, backend: Backend

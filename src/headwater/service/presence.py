@@ -88,7 +88,7 @@ class Presence:
         dead = holders.keys() - self._folder.alive()
         now_us = self._clock.now_us()
         if dead or any(until_us < now_us for until_us in holders.values()):
-            lost = await self._log.store.write(RemoveLostPeople(dead))
+            lost = await self._log.store.write(RemoveLostPeople(dead, now_us))
             log_line.info("sessions.people_lost", people=lost, processes=sorted(dead))
 
     async def _forget(self) -> None:

@@ -65,10 +65,12 @@ class RenewLease:
 class RemoveLostPeople:
     """→ `int`: how many people were taken out; each has its `session.left`, reason `lost`.
 
-    Those of processes that are `dead`, or whose lease ran out before now.
+    Those of processes that are `dead`, or whose lease ran out before `now_us`. That is the clock's
+    time, as leases are: the log's own does not go back when the clock is set back.
     """
 
     dead: Collection[str]
+    now_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def remove_lost_people(tx: Transaction, command: RemoveLostPeople) -> int:
     lost = {
         process
         for process in {*leases, *(process for (process,) in holders)}
-        if process in command.dead or leases.get(process, 0) < tx.at_us
+        if process in command.dead or leases.get(process, 0) < command.now_us
     }
     removed = 0
     for process in sorted(lost):
