@@ -52,6 +52,10 @@ EVENT_TYPES = (
     "batch.started",
     "batch.completed",
     "batch.failed",
+    "alert.created",
+    "alert.updated",
+    "alert.deleted",
+    "alert.matched",
     "session.created",
     "session.updated",
     "session.joined",
@@ -320,6 +324,30 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     updated_us: int
     position: Position
     pending: Pending | None = None
+
+
+class Alert(msgspec.Struct, frozen=True, gc=False):
+    """A query that is kept: each document version whose best chunk scores `score_threshold` at
+    least, and passes the filter, is told in the log.
+
+    `row` is the store's key and rises in order of creation. `vector` float32 (dim,), prepared for
+    the metric; `filter` and `metadata` are encoded JSON. It holds from `position` on.
+    """
+
+    row: int
+    id: str
+    library: int
+    library_id: str
+    name: str | None
+    query: str | None
+    vector: Vectors
+    score_threshold: float
+    filter: bytes | None
+    metadata: bytes
+    version: int
+    created_us: int
+    updated_us: int
+    position: Position
 
 
 class Author(msgspec.Struct, frozen=True, gc=False):

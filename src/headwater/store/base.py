@@ -4,7 +4,8 @@
 thread; the commands are the only ways to write. A second implementation needs nothing but this
 file and must pass `tests/store/contract.py`. No caller may rely on anything that is not said here.
 
-Commands of shared sessions are in `session_commands.py`, those of jobs in `job_commands.py`.
+Commands of shared sessions are in `session_commands.py`, those of alerts in
+`alert_commands.py`, those of jobs in `job_commands.py`.
 
 Promises:
 - A command's result is given only after its transaction is durable (as the durability setting
@@ -31,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.model import (
+    Alert,
     Change,
     Chunk,
     Committed,
@@ -48,6 +50,7 @@ from headwater.model import (
     Span,
     Vectors,
 )
+from headwater.store.alert_commands import AlertCommand, Place
 from headwater.store.job_commands import JobCommand, JobReader
 from headwater.store.session_commands import SessionCommand
 
@@ -321,6 +324,7 @@ Command: TypeAlias = (
     | TrimLog
     | Together
     | SessionCommand
+    | AlertCommand
     | JobCommand
 )
 
@@ -454,6 +458,20 @@ class Reader(JobReader):
 
         All spans belong to libraries of one dimension. Rising rows when the spans rise.
         """
+
+    @abstractmethod
+    def alert(self, number: int, id: str) -> Alert | None: ...
+
+    @abstractmethod
+    def alerts(self, *, after: int, limit: int, library: int | None = None) -> list[Alert]:
+        """By rising `row`, those with `row` > `after`; of one library when it is given."""
+
+    @abstractmethod
+    def alerts_by_id(self, ids: Collection[str]) -> dict[str, Alert]: ...
+
+    @abstractmethod
+    def alerts_place(self) -> Place | None:
+        """How far the matching of alerts is; None when there was never one."""
 
     @abstractmethod
     def session(self, ref: str) -> Session | None:

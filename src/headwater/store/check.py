@@ -88,6 +88,11 @@ _CHECKS = (
         "AND l.position > (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'trimmed')",
     ),
     (
+        "alert {0} belongs to no library",
+        "SELECT a.id FROM alerts a LEFT JOIN libraries l ON l.number = a.library "
+        "WHERE l.number IS NULL",
+    ),
+    (
         "{0} {1!r} belongs to no session",
         "SELECT 'person', p.id FROM session_people p LEFT JOIN sessions s ON s.row = p.session "
         "WHERE s.row IS NULL UNION ALL "

@@ -16,6 +16,7 @@ from sqlalchemy import Select, bindparam, literal_column, or_, select
 
 from headwater.errors import CursorExpired
 from headwater.model import (
+    Alert,
     Chunk,
     Described,
     Document,
@@ -29,7 +30,8 @@ from headwater.model import (
     Span,
     Vectors,
 )
-from headwater.store import schema, session_rows
+from headwater.store import alert_rows, schema, session_rows
+from headwater.store.alert_commands import Place
 from headwater.store.base import LogPage, Reader
 from headwater.store.check import check
 from headwater.store.connection import in_lists, listed
@@ -339,6 +341,18 @@ class SqliteReader(SqliteJobReader, Reader):
                 [first, last],
             ).fetchall()
         return _stacked(found)
+
+    def alert(self, number: int, id: str) -> Alert | None:
+        return alert_rows.alert_named(self._db, number, id)
+
+    def alerts(self, *, after: int, limit: int, library: int | None = None) -> list[Alert]:
+        return alert_rows.alerts_after(self._db, after, limit, library)
+
+    def alerts_by_id(self, ids: Collection[str]) -> dict[str, Alert]:
+        return alert_rows.alerts_by_id(self._db, ids)
+
+    def alerts_place(self) -> Place | None:
+        return alert_rows.place_of(self._db)
 
     def session(self, ref: str) -> Session | None:
         return session_rows.session_named(self._db, ref)

@@ -36,7 +36,8 @@ meta = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""`log_id`, and `trimmed`: the position up to which the log has been cut."""
+"""`log_id`; `trimmed`: the position up to which the log has been cut; `alerts`: how far the
+matching of alerts is."""
 
 libraries = Table(
     "libraries",
@@ -151,6 +152,27 @@ batches = Table(
     sqlite_autoincrement=True,
 )
 """The open batches. A client may use one id for several streams: each is a row."""
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("row", Key, primary_key=True),
+    Column("library", BigInteger, nullable=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text),
+    Column("query", Text),
+    Column("score_threshold", Float, nullable=False),
+    Column("filter", LargeBinary),
+    Column("metadata", LargeBinary, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Index("alerts_library", "library"),
+    sqlite_autoincrement=True,
+)
+"""How far their matching is, is in `meta` under `alerts`."""
 
 sessions = Table(
     "sessions",

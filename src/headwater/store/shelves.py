@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, insert, null, select, update
 from headwater.errors import LibraryExists
 from headwater.model import Library, Position, Span
 from headwater.store import schema
+from headwater.store.alert_writes import sweep_alerts
 from headwater.store.base import (
     UNSET,
     CreateLibrary,
@@ -146,6 +147,8 @@ def sweep_libraries(tx: Transaction, command: SweepLibraries) -> bool:
         return False
     (library,) = deleted[0]
     if sweep_sessions(tx, library, SWEEP_SESSIONS):
+        return True
+    if sweep_alerts(tx, library, command.limit):
         return True
     rows = tx.db.execute(
         "SELECT row, first_chunk, num_chunks FROM documents WHERE library = ? ORDER BY row LIMIT ?",

@@ -18,6 +18,8 @@ from headwater.clock import Clock
 from headwater.errors import HeadwaterError, StoreFailed
 from headwater.model import Committed, Position
 from headwater.store import (
+    alert_commands,
+    alert_writes,
     base,
     job_commands,
     job_leases,
@@ -70,6 +72,10 @@ _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
     base.FailOpenBatches: fail_open_batches,
     base.Announce: announce,
     base.TrimLog: trim_log,
+    alert_commands.CreateAlert: alert_writes.create_alert,
+    alert_commands.UpdateAlert: alert_writes.update_alert,
+    alert_commands.DeleteAlert: alert_writes.delete_alert,
+    alert_commands.TellMatches: alert_writes.tell_matches,
     session_commands.JoinSession: session_writes.join_session,
     session_commands.LeaveSession: session_writes.leave_session,
     session_commands.RenewLease: session_writes.renew_lease,
