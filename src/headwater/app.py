@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from headwater import __version__
 from headwater.api import openapi, problems
+from headwater.api.alerts import alert_routes
 from headwater.api.asyncapi import asyncapi_routes
 from headwater.api.deletes import delete_routes
 from headwater.api.direct import Application, DirectSearch
@@ -47,6 +48,8 @@ from headwater.live.bus import Bus
 from headwater.search import LocalViews
 from headwater.search.keyword_views import KeywordViews
 from headwater.search.metadata_views import Kept, MetadataViews
+from headwater.service.alert_matching import AlertMatching
+from headwater.service.alerts import Alerts
 from headwater.service.deletion import Deletions
 from headwater.service.documents import Documents
 from headwater.service.embedding import DocumentEmbedding
@@ -153,6 +156,8 @@ class Parts:
         self.live_streams = LiveStreams(
             self.live, settings.feeds, clock, limit=settings.live.max_watches
         )
+        self.alerts = Alerts(self.log, self.live, clock, settings.live)
+        self.alert_matching = AlertMatching(self.log, self.folder, clock, settings.live)
         self.bus = Bus(settings.data / "bus", self.name)
         self.rooms = Rooms(self.log, self.libraries, self.live, self.bus)
         self.presence = Presence(
@@ -210,6 +215,7 @@ class Parts:
             if not self._visiting:
                 await stack.enter_async_context(started(self.upkeep.run))
                 await stack.enter_async_context(started(self.embedding.run))
+                await stack.enter_async_context(started(self.alert_matching.run))
                 await stack.enter_async_context(started(self.bus.run))
                 await stack.enter_async_context(started(self.rooms.run))
                 await stack.enter_async_context(started(self.presence.run))
@@ -293,9 +299,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(searches)
     app.include_router(
         live_routes(
-            parts.live, parts.live_streams, parts.libraries, settings.limits, settings.feeds
+            parts.live,
+            parts.live_streams,
+            parts.alert_matching,
+            parts.libraries,
+            settings.limits,
+            settings.feeds,
         )
     )
+    app.include_router(alert_routes(parts.log, parts.libraries, parts.alerts, settings.limits))
     app.include_router(health_routes(parts.readiness))
     app.include_router(library_routes(parts.log, parts.libraries, parts.engine, settings.limits))
     app.include_router(

@@ -17,6 +17,8 @@ NAMES = frozenset(
         "store.after_commit",  # durable, nobody told
         "changes.after_publish",  # in the ring, bell rung
         "embedding.before_write",  # pending documents embedded, not yet written
+        "alerts.before_write",  # documents matched with alerts, nothing written
+        "alerts.after_write",  # matches written, their place saved with them
         "ingest.before_result",  # committed, result line not yet sent
         "ingest.before_summary",  # all committed, summary not yet sent
         "view.before_manifest",  # segment files written, manifest not

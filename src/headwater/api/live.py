@@ -12,6 +12,7 @@ from headwater.api import openapi, wire
 from headwater.api.body import decode, read_body
 from headwater.api.streaming import Conversation, EventOutlet, Inbound, Outbound
 from headwater.errors import InvalidQuery, Overloaded, ShuttingDown
+from headwater.service.alert_matching import AlertMatching
 from headwater.service.libraries import Libraries
 from headwater.service.live import LiveQuery, LiveSearches
 from headwater.service.live_streams import LiveStreams
@@ -45,6 +46,7 @@ LastEventId = Annotated[str | None, Header(description="As `after`; wins over it
 def live_routes(
     live: LiveSearches,
     streams: LiveStreams,
+    alerts: AlertMatching,
     libraries: Libraries,
     limits: LimitSettings,
     feeds: FeedSettings,
@@ -134,7 +136,7 @@ def live_routes(
         responses=openapi.answers({200: ("Figures.", {})}),
     )
     async def statistics() -> Response:
-        return wire.json_response(live.snapshot())
+        return wire.json_response({**live.snapshot(), "alerts": alerts.snapshot()})
 
     return router
 

@@ -15,6 +15,7 @@ from headwater.clock import rfc3339
 from headwater.model import Library, Metric, Quantization, Session, Written
 from headwater.search.base import ViewStatus
 from headwater.search.language import DEFAULT_LANGUAGE
+from headwater.service.alerts import AlertPatch, NewAlert
 from headwater.service.drafts import ChunkInput, DocumentInput
 from headwater.service.live import LiveQuery
 from headwater.service.query import Query
@@ -203,6 +204,8 @@ ALL = [
     SearchBatch,
     Query,
     LiveQuery,
+    NewAlert,
+    AlertPatch,
     SessionJson,
     SessionPage,
     Problem,

@@ -104,7 +104,7 @@ def parse_condition(text: str | None) -> Filter | None:
 
 
 def _meets(change: Change, condition: Filter) -> bool:
-    """Only documents have metadata that a filter may speak of."""
-    if not change.type.startswith("document."):
+    """Only documents and alerts have metadata that a filter may speak of."""
+    if not change.type.startswith(("document.", "alert.")):
         return False
     return matches(condition, _decode(change.data).metadata)

@@ -7,11 +7,12 @@ not one per query. Touched by the matching thread during a step and by the match
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.live.standing import Standing
+from headwater.live.standing import Wanted
 from headwater.model import Rows, Vectors
 from headwater.search.base import Scores
 
@@ -38,8 +39,11 @@ class Kept:
 EVERYTHING = (np.float32(-np.inf), NO_ROW)
 
 
-class Block:
-    """Queries that keep up to `width` rows each. Slots below `size` may be free (`standing` None).
+Owner = TypeVar("Owner")
+
+
+class Block(Generic[Owner]):
+    """Queries that keep up to `width` rows each. Slots below `size` may be free (owner None).
 
     `rows` int64 and `scores` float32 are (size, width), best first, `NO_ROW` and -inf where there
     is nothing. `k` is how many are shown, `width` + 1 for all.
@@ -49,7 +53,7 @@ class Block:
         self.width = width
         self.grouped = grouped
         self.size = 0
-        self.standings: list[Standing | None] = []
+        self.owners: list[Owner | None] = []
         self._free: list[int] = []
         self.queries: Vectors = np.empty((0, dimension), np.float32)
         self.lengths: NDArray[np.float64] = np.empty(0)
@@ -69,18 +73,17 @@ class Block:
     def cells(self) -> int:
         return len(self) * self.width
 
-    def put(self, standing: Standing, kept: Kept, filter: int) -> int:
+    def put(self, owner: Owner, wanted: Wanted, kept: Kept, filter: int) -> int:
         """Take a query in; `filter` is the number of its filter, -1 when it has none."""
         if self._free:
             slot = self._free.pop()
         else:
             slot = self.size
             self.size += 1
-            self.standings.append(None)
+            self.owners.append(None)
             if self.size > len(self.k):
                 self._grow(max(SMALLEST, 2 * len(self.k)))
-        wanted = standing.wanted
-        self.standings[slot] = standing
+        self.owners[slot] = owner
         self.queries[slot] = wanted.query
         self.lengths[slot] = np.sqrt(np.square(self.queries[slot].astype(np.float64)).sum())
         self.floors[slot] = wanted.floor32
@@ -109,7 +112,7 @@ class Block:
         )
 
     def drop(self, slot: int) -> None:
-        self.standings[slot] = None
+        self.owners[slot] = None
         self.open[slot] = False
         self.rows[slot] = NO_ROW
         self.scores[slot] = -np.inf

@@ -28,15 +28,25 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Judge:
-    """`rows` int64 (n,) are chunks, `documents` their documents as last told."""
+    """`rows` int64 (n,) are chunks, `documents` their documents as last told.
+
+    A `lenient` one judges chunks that are gone by their document alone.
+    """
 
     def __init__(
-        self, filters: Sequence[Filter], rows: Rows, documents: Sequence[Told], read: Read
+        self,
+        filters: Sequence[Filter],
+        rows: Rows,
+        documents: Sequence[Told],
+        read: Read,
+        *,
+        lenient: bool = False,
     ) -> None:
         self._filters = filters
         self._rows = rows
         self._documents = documents
         self._read = read
+        self._lenient = lenient
         self._own: dict[int, bytes | None] = {}
         self._asked: set[int] = set()
         self._verdicts: dict[int, int] = {}
@@ -74,10 +84,10 @@ class Judge:
 
     def _judge(self, filter: int, chunk: int) -> int:
         row = int(self._rows[chunk])
-        if row not in self._own:
+        if row not in self._own and not self._lenient:
             return GONE
         metadata = self._documents[chunk].facts.metadata
-        own = self._own[row]
+        own = self._own.get(row)
         if own is not None:
             metadata = {**metadata, **_decode(own)}
         return PASSES if matches(self._filters[filter], metadata) else FAILS

@@ -27,8 +27,8 @@ from headwater.errors import (
     TooManyHits,
     Unavailable,
 )
-from headwater.filters import Filter
 from headwater.live import step as steps
+from headwater.live.bench import Bench, Filters
 from headwater.live.block import Block, Kept
 from headwater.live.gap import Gap
 from headwater.live.judge import Read
@@ -77,81 +77,6 @@ class _Stretch:
     pieces: list[tuple[Rows, Vectors]] = field(default_factory=list)
 
 
-class Filters:
-    """Filters in use, by number. Changed between two steps only."""
-
-    def __init__(self) -> None:
-        self.all: list[Filter] = []
-        self._numbers: dict[Filter, int] = {}
-        self._uses: list[int] = []
-        self._free: list[int] = []
-
-    def take(self, filter: Filter | None) -> int:
-        if filter is None:
-            return -1
-        number = self._numbers.get(filter)
-        if number is None:
-            if self._free:
-                number = self._free.pop()
-                self.all[number] = filter
-            else:
-                number = len(self.all)
-                self.all.append(filter)
-                self._uses.append(0)
-            self._numbers[filter] = number
-        self._uses[number] += 1
-        return number
-
-    def give_back(self, number: int) -> None:
-        if number < 0:
-            return
-        self._uses[number] -= 1
-        if not self._uses[number]:
-            del self._numbers[self.all[number]]
-            self._free.append(number)
-
-
-class _Bench:
-    """Where what was found is brought up to date, apart from what stands."""
-
-    def __init__(
-        self, dimension: int, filters: Filters, width: Callable[[Wanted, int], int]
-    ) -> None:
-        self.blocks: list[Block] = []
-        self._dimension = dimension
-        self._filters = filters
-        self._width = width
-        self._places: dict[Standing, tuple[Block, int]] = {}
-
-    def put(self, standing: Standing, kept: Kept) -> None:
-        self._drop(standing)
-        wanted = standing.wanted
-        width = self._width(wanted, len(kept.rows))
-        for block in self.blocks:
-            if (block.width, block.grouped) == (width, wanted.grouped):
-                break
-        else:
-            block = Block(width, self._dimension, grouped=wanted.grouped)
-            self.blocks.append(block)
-        slot = block.put(standing, kept, self._filters.take(wanted.filter))
-        self._places[standing] = (block, slot)
-
-    def kept(self, standing: Standing) -> Kept:
-        block, slot = self._places[standing]
-        return block.kept(slot)
-
-    def clear(self) -> None:
-        for standing in list(self._places):
-            self._drop(standing)
-
-    def _drop(self, standing: Standing) -> None:
-        place = self._places.pop(standing, None)
-        if place is not None:
-            block, slot = place
-            self._filters.give_back(int(block.filters[slot]))
-            block.drop(slot)
-
-
 class Matcher:
     """Loop only, but for the jobs it gives to `lane`, where `read` reads the store."""
 
@@ -183,8 +108,8 @@ class Matcher:
         self._lookup = Lookup(library, log, engine, metadata, margin=settings.margin, most=most)
         self._standings: dict[Wanted, Standing] = {}
         self._users: dict[Standing, int] = {}
-        self._blocks: dict[tuple[int, bool], Block] = {}
-        self._places: dict[Standing, tuple[Block, int]] = {}
+        self._blocks: dict[tuple[int, bool], Block[Standing]] = {}
+        self._places: dict[Standing, tuple[Block[Standing], int]] = {}
         self._filters = Filters()
         self._settled: Position = 0
         self._ahead: Position = 0
@@ -340,7 +265,7 @@ class Matcher:
         self,
         after: Position,
         stretch: _Stretch | None,
-        blocks: Sequence[Block],
+        blocks: Sequence[Block[Standing]],
         *,
         again: bool = False,
     ) -> tuple[Step, Outcome, dict[int, Passage]]:
@@ -349,7 +274,11 @@ class Matcher:
         )
 
     def _work(
-        self, after: Position, stretch: _Stretch | None, blocks: Sequence[Block], again: bool
+        self,
+        after: Position,
+        stretch: _Stretch | None,
+        blocks: Sequence[Block[Standing]],
+        again: bool,
     ) -> tuple[Step, Outcome, dict[int, Passage]]:
         """In the matching thread."""
         library = self.library
@@ -477,9 +406,9 @@ class Matcher:
             return
         block = self._blocks.get((width, wanted.grouped))
         if block is None:
-            block = Block(width, self.library.dimension, grouped=wanted.grouped)
+            block = Block[Standing](width, self.library.dimension, grouped=wanted.grouped)
             self._blocks[width, wanted.grouped] = block
-        slot = block.put(standing, kept, self._filters.take(wanted.filter))
+        slot = block.put(standing, wanted, kept, self._filters.take(wanted.filter))
         self._places[standing] = (block, slot)
 
     def _widen(self, standing: Standing, kept: Kept) -> None:
@@ -498,7 +427,7 @@ class Matcher:
 
     async def _replay(self, found: Sequence[Found], after: Position, through: Position) -> None:
         """Bring what was found up to `through`, and put it in."""
-        bench = _Bench(self.library.dimension, self._filters, self._width)
+        bench = Bench(self.library.dimension, self._filters, self._width)
         for one in found:
             bench.put(one.standing, one.kept)
         position = after

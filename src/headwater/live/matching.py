@@ -1,8 +1,7 @@
 """A step of the log applied to standing queries, all at once.
 
-What is removed leaves the sets; what is added enters those whose boundary it beats. A float32
-matrix product finds the few pairs that may, `scores.exact_pairs` decides. Runs in the matching
-thread; nobody else touches the blocks meanwhile.
+What is removed leaves the sets; what is added enters those whose boundary it beats. Runs in the
+matching thread; nobody else touches the blocks meanwhile.
 
 The sets are right after the step if they were right before it, and also if they were ahead of it:
 a step may come again (`again`), as the state of a row after it depends on the step alone.
@@ -18,24 +17,18 @@ from numpy.typing import NDArray
 
 from headwater.filters import Filter
 from headwater.live.block import EVERYTHING, NO_ROW, Block, Kept
-from headwater.live.judge import GONE, PASSES, Judge, Read
+from headwater.live.judge import Judge, Read
+from headwater.live.scoring import Chunks, Slots, best_of_documents, candidates
 from headwater.live.standing import Standing
 from headwater.live.step import Step, Told
 from headwater.model import Metric, Position, Rows, Vectors
 from headwater.search import scores
 from headwater.search.base import Scores
-from headwater.search.rowsets import NO_ROWS, spelled_out
+from headwater.search.rowsets import spelled_out
 from headwater.store.base import Reader
 
-_CELLS = 1 << 20
-"""Rough scores held at once (4 MB)."""
 _MERGED = 1 << 18
 """Cells merged at once; (rows, scores) 12 bytes each, several times over."""
-_DENSE = 32
-"""When one pair in so many may enter, all are computed as one product: see `exact_product`."""
-_PAIRS = 8_192
-
-Slots = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -59,21 +52,9 @@ class Outcome:
     pairs: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunks:
-    """What may enter: the step's added rows, then those kept rows a filter may now let pass."""
-
-    rows: Rows
-    vectors: Vectors
-    squared: NDArray[np.float32]
-    longest: float
-    document: NDArray[np.int64]
-    added: int
-
-
 def match(
     step: Step,
-    blocks: Iterable[Block],
+    blocks: Iterable[Block[Standing]],
     filters: Sequence[Filter],
     read: Read,
     *,
@@ -106,7 +87,7 @@ def match(
             vectors = np.concatenate([vectors, scores.prepared(metric, again_vectors)])
             document = np.concatenate([document, owner])
     squared = scores.squares(vectors)
-    chunks = _Chunks(
+    chunks = Chunks(
         rows,
         vectors,
         squared,
@@ -132,9 +113,9 @@ def _owners(rows: Rows, step: Step, first: int) -> tuple[list[Told], NDArray[np.
 
 
 def _apply(
-    block: Block,
+    block: Block[Standing],
     step: Step,
-    chunks: _Chunks,
+    chunks: Chunks,
     judge: Judge,
     gone: Rows,
     kept_rows: Rows,
@@ -154,13 +135,17 @@ def _apply(
             outcome.held += [
                 (standing, held)
                 for slot in np.flatnonzero(filtered).tolist()
-                if (standing := block.standings[slot]) is not None
+                if (standing := block.owners[slot]) is not None
             ]
-    slots, columns, found = _candidates(block, chunks, judge, metric, outcome)
+    found = candidates(block, chunks, judge, metric)
+    for slot in found.unsure:
+        standing = block.owners[slot]
+        if standing is not None:
+            outcome.held.append((standing, judge.head))
     if block.grouped:
-        slots, columns, found = _best_of_documents(slots, columns, found, chunks)
-    outcome.pairs += len(slots)
-    _merge(block, out, slots, chunks.rows[columns], found, reserve, outcome)
+        best_of_documents(found, chunks)
+    outcome.pairs += len(found.slots)
+    _merge(block, out, found.slots, chunks.rows[found.columns], found.scores, reserve, outcome)
     if len(kept_rows):
         _note_touched(block, step, kept_rows, outcome)
 
@@ -177,146 +162,11 @@ def _members(rows: Rows, wanted: Rows) -> NDArray[np.bool_]:
     return inside
 
 
-# ── Who may enter ───────────────────────────────────────────────────────────────────────────────
-
-
-def _candidates(
-    block: Block, chunks: _Chunks, judge: Judge, metric: Metric, outcome: Outcome
-) -> tuple[Slots, Slots, Scores]:
-    """Pairs that enter: slot (rising), number of the chunk, exact score."""
-    nothing = (NO_ROWS, NO_ROWS, np.empty(0, np.float32))
-    count = len(chunks.rows)
-    if not count:
-        return nothing
-    bars = _bars(block, chunks.longest, metric)
-    step = max(16, _CELLS // count)
-    parts = [
-        _enter(block, begin, min(begin + step, block.size), bars, chunks, judge, metric, outcome)
-        for begin in range(0, block.size, step)
-    ]
-    parts = [part for part in parts if len(part[0])]
-    if not parts:
-        return nothing
-    slots, columns, found = zip(*parts, strict=True)
-    return np.concatenate(slots), np.concatenate(columns), np.concatenate(found)
-
-
-def _bars(block: Block, longest: float, metric: Metric) -> NDArray[np.float32]:
-    """The rough score below which nothing can enter, per slot."""
-    size = block.size
-    lengths = block.lengths[:size]
-    slack = scores.slack_of(metric, block.queries.shape[1], lengths, longest)
-    least = np.maximum(block.low_scores[:size], block.floors[:size]).astype(np.float64)
-    if metric == "euclidean":
-        with np.errstate(divide="ignore", over="ignore"):
-            distance = np.where(least > 0, 1.0 / np.where(least > 0, least, 1.0) - 1.0, np.inf)
-            least = lengths**2 - np.maximum(distance, 0.0) ** 2
-    bars: NDArray[np.float32] = np.nextafter(
-        (least - slack).astype(np.float32), np.float32(-np.inf)
-    )
-    bars[~block.open[:size]] = np.inf
-    return bars
-
-
-def _enter(
-    block: Block,
-    begin: int,
-    end: int,
-    bars: NDArray[np.float32],
-    chunks: _Chunks,
-    judge: Judge,
-    metric: Metric,
-    outcome: Outcome,
-) -> tuple[Slots, Slots, Scores]:
-    queries = block.queries[begin:end]
-    rough = scores.rough(metric, queries, chunks.vectors, chunks.squared)
-    may = rough >= bars[begin:end, None]
-    filters = block.filters[begin:end]
-    may[:, chunks.added :] &= (filters >= 0)[:, None]
-    own, columns = np.nonzero(may)
-    if not len(own):
-        return NO_ROWS, NO_ROWS, np.empty(0, np.float32)
-    judged = np.flatnonzero(filters[own] >= 0)
-    if len(judged):
-        verdicts = judge.verdicts(filters[own[judged]], columns[judged])
-        for place in np.unique(own[judged[verdicts == GONE]]).tolist():
-            standing = block.standings[begin + place]
-            if standing is not None:
-                outcome.held.append((standing, judge.head))
-        passes = np.ones(len(own), np.bool_)
-        passes[judged] = verdicts == PASSES
-        own, columns = own[passes], columns[passes]
-    found = _exactly(queries, own, columns, chunks.vectors, may.size, metric)
-    slots = own + begin
-    low = block.low_scores[slots]
-    enters = (found >= block.floors[slots]) & (
-        (found > low) | ((found == low) & (chunks.rows[columns] <= block.low_rows[slots]))
-    )
-    if not enters.all():
-        slots, columns, found = slots[enters], columns[enters], found[enters]
-    if not block.grouped and len(slots) > block.width * (end - begin):
-        best = _only_best(slots, found, block)
-        slots, columns, found = slots[best], columns[best], found[best]
-    return slots, columns, found
-
-
-def _exactly(
-    queries: Vectors,
-    own: Slots,
-    columns: Slots,
-    vectors: Vectors,
-    cells: int,
-    metric: Metric,
-) -> Scores:
-    """The exact score of each pair of a query and a vector."""
-    if len(own) * _DENSE > cells:
-        used, place = np.unique(own, return_inverse=True)
-        product = scores.exact_product(metric, queries[used], vectors)
-        dense: Scores = product[place, columns]
-        return dense
-    found = np.empty(len(own), np.float32)
-    for at in range(0, len(own), _PAIRS):
-        part = slice(at, at + _PAIRS)
-        found[part] = scores.exact_pairs(metric, queries[own[part]], vectors[columns[part]])
-    return found
-
-
-def _only_best(slots: Slots, found: Scores, block: Block) -> NDArray[np.bool_]:
-    """Of many pairs those that are among a query's best `width`, or equal to the last of them."""
-    first, starts, counts = np.unique(slots, return_index=True, return_counts=True)
-    keep = np.ones(len(slots), np.bool_)
-    for slot, start, count in zip(first.tolist(), starts.tolist(), counts.tolist(), strict=True):
-        if count > block.width and block.k[slot] <= block.width:
-            own = found[start : start + count]
-            bar = np.partition(own, count - block.width)[count - block.width]
-            keep[start : start + count] = own >= bar
-    return keep
-
-
-def _best_of_documents(
-    slots: Slots, columns: Slots, found: Scores, chunks: _Chunks
-) -> tuple[Slots, Slots, Scores]:
-    """Of each document the chunk that ranks first."""
-    if not len(slots):
-        return slots, columns, found
-    documents = chunks.document[columns]
-    order = np.lexsort((chunks.rows[columns], -found, documents, slots))
-    slots, columns, found, documents = (
-        slots[order],
-        columns[order],
-        found[order],
-        documents[order],
-    )
-    first = np.ones(len(slots), np.bool_)
-    first[1:] = (slots[1:] != slots[:-1]) | (documents[1:] != documents[:-1])
-    return slots[first], columns[first], found[first]
-
-
 # ── Entering and leaving ────────────────────────────────────────────────────────────────────────
 
 
 def _merge(
-    block: Block,
+    block: Block[Standing],
     out: NDArray[np.bool_],
     slots: Slots,
     rows: Rows,
@@ -346,7 +196,7 @@ def _merge(
 
 
 def _merge_some(
-    block: Block,
+    block: Block[Standing],
     slots: Slots,
     out: NDArray[np.bool_],
     starts: Slots,
@@ -377,7 +227,7 @@ def _merge_some(
     k = block.k[slots]
     overfull = (count > width) & (k > width)
     for place in np.flatnonzero(overfull).tolist():
-        standing = block.standings[int(slots[place])]
+        standing = block.owners[int(slots[place])]
         if standing is not None:
             most = int(count[place])
             kept = Kept(all_rows[place, :most].copy(), all_scores[place, :most].copy(), *EVERYTHING)
@@ -393,7 +243,7 @@ def _merge_some(
     differs = ((before != after) & shown).any(axis=1) & ~overfull
     for place in np.flatnonzero(differs | lacking & (count < k + reserve)).tolist():
         slot = int(slots[place])
-        standing = block.standings[slot]
+        standing = block.owners[slot]
         if standing is None:
             continue
         if differs[place]:
@@ -419,7 +269,7 @@ def _note_fates(rows: Rows, step: Step, outcome: Outcome) -> None:
     outcome.fated.update(removals[at].subject for at in places.tolist() if at >= 0)
 
 
-def _note_touched(block: Block, step: Step, kept_rows: Rows, outcome: Outcome) -> None:
+def _note_touched(block: Block[Standing], step: Step, kept_rows: Rows, outcome: Outcome) -> None:
     rows = block.rows[: block.size]
     inside = _members(rows, kept_rows)
     if not inside.any():
@@ -431,6 +281,6 @@ def _note_touched(block: Block, step: Step, kept_rows: Rows, outcome: Outcome) -
         outcome.touched[row] = spans[at][1].change.position
     shown = np.arange(block.width) < block.k[: block.size, None]
     for slot in np.flatnonzero((inside & shown).any(axis=1)).tolist():
-        standing = block.standings[slot]
+        standing = block.owners[slot]
         if standing is not None:
             outcome.retouched.append(standing)

@@ -361,10 +361,8 @@ def check(query: LiveQuery, limits: LimitSettings) -> None:
             "query",
             f"the query has {len(query.query)} characters, the limit is {limits.query_chars}",
         )
-    if query.score_threshold is not None and not math.isfinite(query.score_threshold):
-        raise _wrong(
-            "score_threshold", f"score_threshold is {query.score_threshold}; give a number"
-        )
+    if query.score_threshold is not None:
+        check_threshold(query.score_threshold)
     if unknown := set(query.include) - INCLUDES:
         raise _wrong(
             "include",
@@ -375,6 +373,12 @@ def check(query: LiveQuery, limits: LimitSettings) -> None:
             "coalesce_ms",
             f"coalesce_ms is {query.coalesce_ms}; it may be 0 to {LONGEST_COALESCE_MS}",
         )
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises `InvalidQuery` when it is no number."""
+    if not math.isfinite(threshold):
+        raise _wrong("score_threshold", f"score_threshold is {threshold}; give a number")
 
 
 def _wrong(parameter: str, detail: str) -> InvalidQuery:
