@@ -376,7 +376,8 @@ def test_a_stream_of_hits_is_the_search_line_by_line(
     plain = answer(client.http.post(at(library), json=query))
     *hits, done = stream(client, library, query)
     assert [{**hit} for hit in hits] == [{"type": "hit", **hit} for hit in plain["results"]]
-    assert set(done) == {"type", "count", "exact", "cursor", "took_ms"}
+    assert set(done) == {"type", "count", "exact", "cursor", "took_ms", "next"}
+    assert done["next"] == plain["next"]
     assert (done["type"], done["count"]) == ("done", 777)
     *_, exact = stream(client, library, {**query, "exact": True})
     assert exact["exact"] is True

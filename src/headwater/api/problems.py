@@ -126,10 +126,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
+    unknown = first["type"] == "extra_forbidden"
+    wrong = "it is not known here; see /docs for those that are" if unknown else first["msg"]
     return problem(
         422,
         "invalid_parameter",
-        f"parameter {where!r}: {first['msg']}",
+        f"parameter {where!r}: {wrong}",
         request,
         parameter=where,
     )

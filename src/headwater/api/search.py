@@ -11,6 +11,7 @@ from starlette.responses import Response
 from headwater.api import answers, openapi, wire
 from headwater.api.body import decode, read_body
 from headwater.api.direct import Handler
+from headwater.api.search_parameters import SearchParameters
 from headwater.api.streaming import Conversation, Inbound, Outbound, last_words
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, InvalidQuery, TooManyItems
@@ -151,26 +152,12 @@ def search_routes(
     async def stream(
         library: str,
         request: Request,
-        query: Annotated[str | None, Query(description="The text to search for.")] = None,
-        k: Annotated[int | None, Query(description="How many hits; 10 when not given.")] = None,
-        score_threshold: Annotated[float | None, Query()] = None,
-        include: Annotated[str | None, Query(description="`vector`, `distance`.")] = None,
-        min_cursor: Annotated[str | None, Query()] = None,
-        exact: Annotated[bool | None, Query()] = None,
+        given: Annotated[SearchParameters, Query()],
     ) -> Response:
         started_s = clock.monotonic()
         body = await read_body(request, limits.body_bytes)
         wish = decode(body, SearchQuery, InvalidQuery) if body.strip() else SearchQuery()
-        for name, value in {
-            "query": query,
-            "k": k,
-            "score_threshold": score_threshold,
-            "include": None if include is None else include.split(","),
-            "min_cursor": min_cursor,
-            "exact": exact,
-        }.items():
-            if value is not None:
-                setattr(wish, name, value)
+        wish = given.over(wish)
         answer, pages = await search.stream(await libraries.get(library), wish)
 
         async def talk(inbound: Inbound, outbound: Outbound) -> None:
@@ -187,13 +174,8 @@ def search_routes(
                     "type": "done",
                     "count": count,
                     "exact": answer.exact,
-                    "cursor": str(search.cursor(answer.position)),
-                    "took_ms": _since(started_s),
+                    **answers.rest(answer, str(search.cursor(answer.position)), _since(started_s)),
                 }
-                if answer.degraded is not None:
-                    done["degraded"] = answer.degraded
-                if answer.explanation is not None:
-                    done["explanation"] = answer.explanation
                 await outbound.send(_encode(done) + b"\n", stall=feeds.stall)
 
         return Conversation(talk, media_type=openapi.NDJSON)
