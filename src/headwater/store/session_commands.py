@@ -77,7 +77,8 @@ class RemoveLostPeople:
 class ReviseQuery:
     """→ `Session`. Change `session.updated`, which carries the query without its vector.
 
-    `query` is None to ask nothing any more. Raises `SessionNotFound`; `StaleRevision` when the query's revision is not `base_revision`.
+    `query` is None to ask nothing any more. Raises `SessionNotFound`; `StaleRevision` when the
+    query's revision is not `base_revision`.
     """
 
     session_id: str
