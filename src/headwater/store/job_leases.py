@@ -51,7 +51,7 @@ def claim_jobs(tx: Transaction, command: ClaimJobs) -> Claimed:
     tx.db.execute(
         "UPDATE jobs SET due = 1 WHERE row IN (SELECT row FROM jobs WHERE status = 'queued' "
         "AND due = 0 AND not_before_us <= ? ORDER BY not_before_us LIMIT ?)",
-        [tx.at_us, _DUE_AT_ONCE],
+        [tx.clock.now_us(), _DUE_AT_ONCE],
     )
     jobs = []
     for row in first_waiting(tx.db, command.types, command.limit):
@@ -151,6 +151,8 @@ def stop_job(tx: Transaction, command: StopJob) -> Job:
 
 
 def reap_jobs(tx: Transaction, command: ReapJobs) -> list[str]:
+    # By the clock that leases are given by: the log's time stands still while that is behind.
+    now_us = tx.clock.now_us()
     lost = [
         (job_of(row[:-1]), bool(row[-1]))
         for row in tx.db.execute(
@@ -159,11 +161,11 @@ def reap_jobs(tx: Transaction, command: ReapJobs) -> list[str]:
     ]
     reaped = []
     for job, advanced in lost:
-        if job.worker in command.dead or job.lease_until_us < tx.at_us:
+        if job.worker in command.dead or job.lease_until_us < now_us:
             _take(tx, job, advanced, command)
             reaped.append(job.id)
     for process, until_us in tx.db.execute("SELECT process, until_us FROM workers").fetchall():
-        if process in command.dead or until_us < tx.at_us:
+        if process in command.dead or until_us < now_us:
             tx.db.execute("DELETE FROM workers WHERE process = ?", [process])
     return reaped
 
