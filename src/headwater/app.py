@@ -24,7 +24,7 @@ from headwater.api import openapi, problems
 from headwater.api.alerts import alert_routes
 from headwater.api.asyncapi import asyncapi_routes
 from headwater.api.deletes import delete_routes
-from headwater.api.direct import Application, DirectSearch
+from headwater.api.direct import Application, Direct
 from headwater.api.document_streams import document_stream_routes
 from headwater.api.documents import document_routes
 from headwater.api.embedders import embedder_routes
@@ -292,7 +292,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     searches, search = search_routes(
         parts.search, parts.libraries, settings.limits, settings.feeds, clock
     )
-    app.put_in_front(partial(DirectSearch, handler=search))
+    documents, create = document_routes(
+        parts.log, parts.libraries, parts.documents, settings.limits
+    )
+    app.put_in_front(partial(Direct, handlers={"search": search, "documents": create}))
     app.put_in_front(partial(RequestId, clock=clock))
     problems.install(app)
     openapi.install(app, __version__)
@@ -320,9 +323,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             clock,
         )
     )
-    app.include_router(
-        document_routes(parts.log, parts.libraries, parts.documents, settings.limits)
-    )
+    app.include_router(documents)
     app.include_router(delete_routes(parts.log, parts.libraries, parts.deletions, settings.limits))
     app.include_router(embedder_routes(parts.embedders))
     app.include_router(

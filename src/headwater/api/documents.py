@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from headwater.api import openapi, wire
 from headwater.api.body import decode, read_body
+from headwater.api.direct import Handler
 from headwater.api.paging import next_token, read_token
 from headwater.changes import Log
 from headwater.errors import InvalidDocument, InvalidInput, InvalidQuery, TooManyItems
@@ -83,26 +84,10 @@ CHUNK_INCLUDES = frozenset({"chunks", "vectors"})
 
 def document_routes(
     log: Log, libraries: Libraries, documents: Documents, limits: LimitSettings
-) -> APIRouter:
+) -> tuple[APIRouter, Handler]:
+    """The routes, and the handler of the first for whoever has a shorter way to it."""
     router = APIRouter(prefix="/v1/libraries/{library}/documents", tags=["documents"])
 
-    @router.post(
-        "",
-        status_code=201,
-        summary="Add a document",
-        openapi_extra=openapi.body(DocumentInput, EXAMPLE),
-        responses=openapi.answers(
-            {201: ("Created.", openapi.json(wire.WriteAnswer, WROTE))},
-            400,
-            404,
-            409,
-            413,
-            422,
-            429,
-            502,
-            503,
-        ),
-    )
     async def create(
         library: str,
         request: Request,
@@ -119,6 +104,24 @@ def document_routes(
             on_failure=on_embedding_failure,
         )
         return _wrote(written, log)
+
+    router.post(
+        "",
+        status_code=201,
+        summary="Add a document",
+        openapi_extra=openapi.body(DocumentInput, EXAMPLE),
+        responses=openapi.answers(
+            {201: ("Created.", openapi.json(wire.WriteAnswer, WROTE))},
+            400,
+            404,
+            409,
+            413,
+            422,
+            429,
+            502,
+            503,
+        ),
+    )(create)
 
     @router.post(
         "/batch",
@@ -329,7 +332,7 @@ def document_routes(
         )
         return wire.json_response(wire.Deleted(document, str(log.cursor(position))))
 
-    return router
+    return router, create
 
 
 def _batch_answer(results: list[Written | Refusal], log: Log) -> wire.BatchAnswer:
