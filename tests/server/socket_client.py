@@ -194,6 +194,11 @@ class BareSocket:
             (size,) = struct.unpack("!Q", self._take(8))
         return head[0] & 0x0F, self._take(size)
 
+    @property
+    def begun(self) -> bool:
+        """Whether some of the next frame has been read already."""
+        return bool(self._rest)
+
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Until the server closes the connection."""
         while True:
