@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from service.session_view import SessionView
 from websockets.exceptions import ConnectionClosed
@@ -22,17 +22,27 @@ PATIENCE_S = 20.0
 
 
 class Guest(SessionView):
-    """Joins when made. Everything that comes is applied to the view, whoever reads it."""
+    """Joins when made. Everything that comes is applied to the view, whoever reads it.
+
+    `buffer_bytes` is what the system may hold of it unread.
+    """
 
     def __init__(
-        self, url: str, session: str, name: str, library: str | None = None, **params: str
+        self,
+        url: str,
+        session: str,
+        name: str,
+        library: str | None = None,
+        *,
+        buffer_bytes: int | None = None,
+        **params: str,
     ) -> None:
         super().__init__()
         asked = {"display_name": name, **params}
         if library is not None:
             asked["library"] = library
         self._stack = ExitStack()
-        self.socket = self._stack.enter_context(open_socket(url, session, asked))
+        self.socket = self._stack.enter_context(open_socket(url, session, asked, buffer_bytes))
         self.welcome = self.read()
         assert self.welcome["event"] == "welcome", self.welcome
         assert self.read()["type"] == "state"
@@ -156,12 +166,17 @@ class Guest(SessionView):
 
 
 def open_socket(
-    url: str, session: str, asked: dict[str, str]
+    url: str, session: str, asked: dict[str, str], buffer_bytes: int | None = None
 ) -> AbstractContextManager[ClientConnection]:
     """A socket on a session, to be entered; before anything was said."""
     address = url.replace("http://", "ws://")
     path = f"/v1/sessions/{quote(session, safe='')}?{urlencode(asked)}"
-    return connect(address + path, proxy=None, max_size=None)
+    parts = urlsplit(url)
+    raw = socket.socket()
+    if buffer_bytes is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    raw.connect((parts.hostname, parts.port))
+    return connect(address + path, sock=raw, proxy=None, max_size=None)
 
 
 def turned_away(url: str, session: str, **asked: str) -> tuple[int | None, Json]:

@@ -175,3 +175,57 @@ def test_a_message_is_never_answered_nor_logged(narrow: Server) -> None:
         ann.socket.send(json.dumps({"type": "message", "data": None}))
         ann.do("ping")
         assert [frame["type"] for frame in ann.frames[before:]] == ["response"]
+
+
+def test_who_reads_nothing_costs_no_memory_and_gets_the_state_later(serve: Serve) -> None:
+    server = serve(
+        sessions__buffer_bytes=256 << 10,
+        sessions__note_chars=20_000,
+        sessions__requests_per_second=10_000,
+        sessions__ping_every=600,
+        store__durability="normal",
+        log__ring_bytes=1 << 20,
+    )
+    text = "€" * 20_000
+    with Client(server.url) as client:
+        client.create_library("notes", **TWO_D)
+        client.put("notes", "a", {"chunks": [{"vector": [1, 0]}]})
+        with (
+            Guest(server.url, "one", "Ann", "notes") as ann,
+            Guest(server.url, "one", "Bob", buffer_bytes=4_096) as bob,
+        ):
+            note = ann.do("note", document_id="a", text=text)
+            before = server.rss_bytes()
+            for revision in range(1, 200):  # some 12 MB of events
+                ann.do("edit_note", note_id=note["note_id"], base_revision=revision, text=text)
+            assert server.rss_bytes() - before < 20 << 20
+            frames = len(bob.frames)
+            bob.until(lambda: bob.notes and bob.notes[note["note_id"]]["revision"] == 200)
+            told = [frame["type"] for frame in bob.frames[frames:]]
+            assert "state" in told
+            assert told.count("event") < 180
+
+
+def test_who_reads_nothing_for_too_long_is_put_out(serve: Serve) -> None:
+    server = serve(
+        sessions__note_chars=20_000,
+        sessions__requests_per_second=10_000,
+        sessions__ping_every=600,
+        websocket__stall=1,
+        store__durability="normal",
+    )
+    text = "€" * 20_000
+    with Client(server.url) as client:
+        client.create_library("notes", **TWO_D)
+        client.put("notes", "a", {"chunks": [{"vector": [1, 0]}]})
+        with Guest(server.url, "one", "Ann", "notes") as ann:
+            bob = Guest(server.url, "one", "Bob", buffer_bytes=4_096)
+            ann.sees("Ann", "Bob")
+            note = ann.do("note", document_id="a", text=text)
+            revision = 1
+            while ann.names == ["Ann", "Bob"]:
+                assert revision < 20_000
+                ann.do("edit_note", note_id=note["note_id"], base_revision=revision, text=text)
+                revision += 1
+            assert ann.names == ["Ann"]
+            bob.close()
