@@ -228,4 +228,4 @@ def test_who_reads_nothing_for_too_long_is_put_out(serve: Serve) -> None:
                 ann.do("edit_note", note_id=note["note_id"], base_revision=revision, text=text)
                 revision += 1
             assert ann.names == ["Ann"]
-            bob.close()
+            bob.cut()
