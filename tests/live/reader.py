@@ -56,6 +56,7 @@ class ShownHits:
         for event, data in group:
             if event != "leave":
                 self.hits.insert(data["hit"]["rank"] - 1, data["hit"])
+        self.hits = [{**hit, "rank": rank} for rank, hit in enumerate(self.hits, 1)]
         self.cursor = cursor
 
     def _identity(self, hit: dict[str, Any]) -> str:

@@ -36,6 +36,11 @@ ROUTES = {
     ("post", "/v1/libraries/{library}/search/live"),
     ("get", "/v1/libraries/{library}/search/live"),
     ("get", "/v1/live/statistics"),
+    ("post", "/v1/libraries/{library}/alerts"),
+    ("get", "/v1/libraries/{library}/alerts"),
+    ("get", "/v1/libraries/{library}/alerts/{alert}"),
+    ("patch", "/v1/libraries/{library}/alerts/{alert}"),
+    ("delete", "/v1/libraries/{library}/alerts/{alert}"),
     ("get", "/v1/libraries/{library}/ws"),
     ("get", "/v1/websockets/statistics"),
     ("get", "/v1/embedders"),
@@ -69,6 +74,8 @@ TAKES_A_BODY = {
     ("post", "/v1/libraries/{library}/search/batch"),
     ("post", "/v1/libraries/{library}/search/stream"),
     ("post", "/v1/libraries/{library}/search/live"),
+    ("post", "/v1/libraries/{library}/alerts"),
+    ("patch", "/v1/libraries/{library}/alerts/{alert}"),
 }
 
 
@@ -174,6 +181,8 @@ def test_bodies_have_a_schema_and_an_example_that_works(
     client: Client, library: str, document: Json
 ) -> None:
     client.put(library, "note-1", {"text": "x"})
+    alert = {"vector": [1] * 256, "score_threshold": 1}
+    made = client.http.post(f"/v1/libraries/{library}/alerts", json=alert).json()
     for (method, path), operation in operations(document).items():
         assert ("requestBody" in operation) == ((method, path) in TAKES_A_BODY), (method, path)
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
@@ -181,6 +190,7 @@ def test_bodies_have_a_schema_and_an_example_that_works(
             continue
         assert content["schema"], path
         real = path.replace("{library}", library).replace("{document}", "note-1")
+        real = real.replace("{alert}", made["id"])
         with client.http.stream(method, real, json=content["example"]) as response:
             if response.headers["content-type"].startswith("text/event-stream"):
                 assert response.is_success  # and it never ends

@@ -35,9 +35,7 @@ _CHANGED = (
 
 def create_alert(tx: Transaction, command: CreateAlert) -> Alert:
     library = tx.library(command.number)
-    (count,) = tx.db.execute(
-        "SELECT count(*) FROM alerts WHERE library = ?", [library.number]
-    ).fetchone()
+    count = _count(tx, library.number)
     if count >= command.most:
         raise TooManyAlerts(
             f"library {library.name!r} has {count} alerts, the limit is {command.most}; delete "
@@ -65,6 +63,7 @@ def create_alert(tx: Transaction, command: CreateAlert) -> Alert:
         tx.position + 1,
     )
     _ALERTS.insert(tx.db, list(_row(alert).values()))
+    _count_on(tx, library.number, 1)
     tx.change("alert.created", library.id, alert.id, alert_data(alert))
     return alert
 
@@ -99,6 +98,7 @@ def update_alert(tx: Transaction, command: UpdateAlert) -> Alert:
 def delete_alert(tx: Transaction, command: DeleteAlert) -> Position:
     alert = _existing(tx, command.number, command.id)
     tx.db.execute("DELETE FROM alerts WHERE row = ?", [alert.row])
+    _count_on(tx, alert.library, -1)
     return tx.change("alert.deleted", alert.library_id, alert.id, alert_data(alert))
 
 
@@ -120,10 +120,25 @@ def tell_matches(tx: Transaction, command: TellMatches) -> int:
 
 def sweep_alerts(tx: Transaction, library: int, limit: int) -> int:
     """Take away at most `limit` of a deleted library's alerts; how many that were."""
+    tx.db.execute("DELETE FROM meta WHERE key = ?", [_counter(library)])
     return tx.db.execute(
         "DELETE FROM alerts WHERE row IN (SELECT row FROM alerts WHERE library = ? LIMIT ?)",
         [library, limit],
     ).rowcount
+
+
+def _counter(library: int) -> str:
+    """Counting a hundred thousand rows for each new one would take longer than all the rest."""
+    return f"alerts.{library}"
+
+
+def _count(tx: Transaction, library: int) -> int:
+    row = tx.db.execute("SELECT value FROM meta WHERE key = ?", [_counter(library)]).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _count_on(tx: Transaction, library: int, by: int) -> None:
+    _set(tx, _counter(library), str(_count(tx, library) + by))
 
 
 def _begin(tx: Transaction) -> None:
@@ -135,10 +150,13 @@ def _begin(tx: Transaction) -> None:
 
 
 def _save(tx: Transaction, place: Place) -> None:
+    _set(tx, "alerts", f"{place.position}.{place.row}")
+
+
+def _set(tx: Transaction, key: str, value: str) -> None:
     tx.db.execute(
-        "INSERT INTO meta VALUES ('alerts', ?) "
-        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        [f"{place.position}.{place.row}"],
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [key, value],
     )
 
 

@@ -88,6 +88,14 @@ _CHECKS = (
         "AND l.position > (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'trimmed')",
     ),
     (
+        "library {0} counts {1} alerts, and has {2}",
+        "SELECT l.id, coalesce(m.value, 0), count(a.row) FROM libraries l "
+        "LEFT JOIN alerts a ON a.library = l.number "
+        "LEFT JOIN meta m ON m.key = 'alerts.' || l.number "
+        "WHERE l.deleted_us IS NULL GROUP BY l.number "
+        "HAVING CAST(coalesce(m.value, 0) AS INTEGER) <> count(a.row)",
+    ),
+    (
         "alert {0} belongs to no library",
         "SELECT a.id FROM alerts a LEFT JOIN libraries l ON l.number = a.library "
         "WHERE l.number IS NULL",

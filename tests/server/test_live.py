@@ -1,0 +1,460 @@
+"""Live searches over server-sent events, and alerts, on real servers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import invariants
+import pytest
+from live.reader import ShownHits
+from server.client import Client, Json
+from server.live_client import LiveSearch
+from server.running import Server, eventually
+
+Serve = Callable[..., Server]
+
+TWO_D: dict[str, Any] = {"embedder": "none", "dimension": 2}
+QUICK: dict[str, Any] = {"feeds__progress": 0.2, "feeds__heartbeat": 0.2}
+
+
+def at(angle: float) -> list[float]:
+    return [math.cos(angle), math.sin(angle)]
+
+
+def document(angle: float, **metadata: Any) -> Json:
+    return {"chunks": [{"vector": at(angle), "text": f"at {angle:.3f}"}], "metadata": metadata}
+
+
+def ids(search: LiveSearch | ShownHits) -> list[str]:
+    shown = search.shown if isinstance(search, LiveSearch) else search
+    return [hit["document_id"] for hit in shown.hits]
+
+
+def agrees(client: Client, library: str, search: LiveSearch, query: Json) -> None:
+    """What is shown is what a search finds now, texts included."""
+    found = client.search(
+        library,
+        vector=query["vector"],
+        exact=True,
+        **{"k": 1_000, **{name: value for name, value in query.items() if name != "vector"}},
+    )
+    assert search.shown.hits == found["results"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("live") / "data", **QUICK) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def library(client: Client) -> str:
+    id: str = client.create_library(**TWO_D)["id"]
+    return id
+
+
+def test_snapshot_then_what_enters_changes_and_leaves(
+    server: Server, client: Client, library: str
+) -> None:
+    client.put(library, "a", document(0.1))
+    client.put(library, "b", document(0.2))
+    query = {"vector": at(0), "k": 2}
+    with LiveSearch(server.url, library, query) as search:
+        first = search.hear()
+        assert (first.event, first.id) == ("snapshot", None)
+        ready = search.hear()
+        assert ready.event == "ready"
+        assert ready.id == ready.data["cursor"]
+        assert ids(search) == ["a", "b"]
+
+        written = client.put(library, "c", document(0.05))
+        left, entered = search.hear(), search.hear()
+        assert left.event == "leave"
+        assert left.id is None
+        assert left.data["more"] is True
+        assert (left.data["hit"]["document_id"], left.data["reason"]) == ("b", "outranked")
+        assert left.data["hit"]["rank"] == 2
+        assert entered.event == "enter"
+        assert entered.id == written["cursor"]
+        assert entered.data["hit"]["rank"] == 1
+        assert entered.data["hit"]["text"] == "at 0.050"
+        assert ids(search) == ["c", "a"]
+
+        client.http.patch(f"/v1/libraries/{library}/documents/a", json={"title": "A"})
+        updated = search.hear()
+        assert (updated.event, updated.data["hit"]["title"]) == ("update", "A")
+
+        moved = client.put(library, "a", document(0.01))
+        updated = search.hear()
+        assert (updated.event, updated.data["hit"]["rank"]) == ("update", 1)
+        assert updated.data["cursor"] == moved["cursor"]
+
+        client.delete(library, "c")
+        left, entered = search.hear(), search.hear()
+        assert (left.data["hit"]["document_id"], left.data["reason"]) == ("c", "deleted")
+        assert (entered.event, entered.data["hit"]["document_id"]) == ("enter", "b")
+        agrees(client, library, search, query)
+        assert search.shown.unknown == 0
+
+
+def test_a_threshold_lets_everything_in_that_reaches_it(
+    server: Server, client: Client, library: str
+) -> None:
+    query = {"vector": at(0), "score_threshold": 0.9}
+    with LiveSearch(server.url, library, query) as search:
+        search.until("ready")
+        assert search.shown.hits == []
+        for number in range(30):
+            cursor = client.put(library, f"d{number}", document(0.01 * number))["cursor"]
+        cursor = client.put(library, "far", document(2))["cursor"]
+        search.until_at(cursor)
+        assert len(search.shown.hits) == 30
+        search.until_at(client.put(library, "d7", document(1.5))["cursor"])
+        assert search.shown.reasons[-1] == ("d7#0", "no_longer_matches")
+
+
+def test_a_filter_is_asked_again_when_metadata_changes(
+    server: Server, client: Client, library: str
+) -> None:
+    client.put(library, "a", document(0.1, year=2020))
+    client.put(library, "b", document(0.2, year=2026))
+    query = {"vector": at(0), "k": 5, "filter": {"year": {"$gte": 2025}}}
+    with LiveSearch(server.url, library, query) as search:
+        search.until("ready")
+        assert ids(search) == ["b"]
+        patch = f"/v1/libraries/{library}/documents/"
+        cursor = client.http.patch(patch + "a", json={"metadata": {"year": 2030}}).json()["cursor"]
+        search.until_at(cursor)
+        assert ids(search) == ["a", "b"]
+        cursor = client.http.patch(patch + "b", json={"metadata": {"year": 1999}}).json()["cursor"]
+        search.until_at(cursor)
+        assert ids(search) == ["a"]
+        assert search.shown.reasons == [("b#0", "no_longer_matches")]
+
+
+def test_by_get_and_by_text_as_a_browser_asks(server: Server, client: Client) -> None:
+    library = client.create_library()["id"]
+    client.put(library, "moon", {"text": "The moon pulls the sea", "metadata": {"n": 1}})
+    client.put(library, "bread", {"text": "Bread is baked from flour", "metadata": {"n": 1}})
+    params = {
+        "query": "what moves the sea?",
+        "k": "1",
+        "filter": '{"n":1}',
+        "include": "distance,vector",
+        "group_by": "document",
+    }
+    with LiveSearch(server.url, library, params, method="GET") as search:
+        assert search.response.headers["content-type"].startswith("text/event-stream")
+        assert search.response.headers["x-accel-buffering"] == "no"
+        search.until("ready")
+        (hit,) = search.shown.hits
+        assert hit["document_id"] == "moon"
+        assert len(hit["vector"]) == 256
+        assert hit["distance"] == pytest.approx(1 - hit["score"])
+
+
+def test_what_nothing_matches_moves_on_with_progress(
+    server: Server, client: Client, library: str
+) -> None:
+    query = {"vector": at(0), "k": 3, "score_threshold": 0.99}
+    with LiveSearch(server.url, library, query) as search:
+        search.until("ready")
+        cursor = client.put(library, "far", document(3))["cursor"]
+        progress = search.until("progress")
+        assert progress.id == progress.data["cursor"] == cursor
+
+
+@pytest.mark.parametrize("limit", [{"k": 3}, {"score_threshold": 0.5}])
+def test_a_dropped_search_is_resumed_by_difference(
+    server: Server, client: Client, library: str, limit: Json
+) -> None:
+    for number in range(10):
+        client.put(library, f"d{number}", document(0.1 * number))
+    query = {"vector": at(0), **limit}
+    with LiveSearch(server.url, library, query) as search:
+        search.until("ready")
+        last_id, shown = search.last_id, search.shown
+    client.delete(library, "d0")
+    client.put(library, "new", document(0.05))
+    client.put(library, "d1", document(1.4))
+    cursor = client.put(library, "d5", document(0.15))["cursor"]
+    with LiveSearch(server.url, library, query, last_id=last_id, shown=shown) as search:
+        events: list[str] = []
+        while not events or events[-1] != "ready":
+            events.append(search.hear().event)
+        assert "snapshot" not in events
+        assert "reset" not in events
+        assert search.last_id == cursor
+        agrees(client, library, search, query)
+    with LiveSearch(server.url, library, query, last_id=cursor, shown=shown) as search:
+        assert search.hear().event == "ready", "nothing has changed"
+
+
+def test_a_cursor_that_cannot_be_resumed_gives_reset_and_snapshot(
+    serve: Serve, tmp_path: Any
+) -> None:
+    server = serve(live__resume_changes=3, **QUICK)
+    with Client(server.url) as client:
+        library = client.create_library(**TWO_D)["id"]
+        old = client.put(library, "a", document(0))["cursor"]
+        for number in range(5):
+            client.put(library, f"d{number}", document(number))
+        query = {"vector": at(0), "k": 3}
+        for cursor, reason in ((old, "too_far"), ("abcdef123456.7", "other_log")):
+            with LiveSearch(server.url, library, query, last_id=cursor) as search:
+                reset = search.hear()
+                assert reset.event == "reset"
+                assert (reset.data["code"], reset.data["reason"]) == ("cursor_expired", reason)
+                assert search.hear().event == "snapshot"
+                search.until("ready")
+                agrees(client, library, search, query)
+
+
+def test_resumed_over_a_restart(serve: Serve) -> None:
+    server = serve(**QUICK)
+    query = {"vector": at(0), "k": 4, "filter": {"ok": True}}
+    with Client(server.url) as client:
+        library = client.create_library(**TWO_D)["id"]
+        for number in range(20):
+            client.put(library, f"d{number}", document(0.1 * number, ok=number % 2 == 0))
+        search = LiveSearch(server.url, library, query)
+        search.until("ready")
+        server.stop()
+        goodbye = search.hear()
+        assert goodbye.event == "goodbye"
+        assert goodbye.data["reason"] == "stopping"
+        assert goodbye.data["cursor"] == search.last_id
+        search.close()
+    server.start()
+    with Client(server.url) as client:
+        client.delete(library, "d0")
+        client.put(library, "d9", document(0.02, ok=True))
+        again = LiveSearch(server.url, library, query, last_id=search.last_id, shown=search.shown)
+        with again:
+            again.until("ready")
+            agrees(client, library, again, query)
+
+
+def test_a_watch_on_one_server_sees_the_writes_of_another(tmp_path: Any) -> None:
+    data = tmp_path / "data"
+    with (
+        Server(data, **QUICK) as one,
+        Server(data, **QUICK) as two,
+        Client(one.url) as writer,
+        Client(two.url) as other,
+    ):
+        library = writer.create_library(**TWO_D)["id"]
+        query = {"vector": at(0.3), "k": 5}
+        randomly = random.Random(1)
+        with LiveSearch(two.url, library, query) as search:
+            search.until("ready")
+            for number in range(60):
+                client = writer if number % 3 else other
+                id = f"d{randomly.randrange(12)}"
+                if randomly.random() < 0.3 and client.get(library, id) is not None:
+                    cursor = client.delete(library, id)["cursor"]
+                else:
+                    cursor = client.put(library, id, document(randomly.random()))["cursor"]
+            search.until_at(cursor)
+            agrees(writer, library, search, query)
+            assert search.shown.unknown == 0
+        eventually(lambda: statistics(other)["watches"] == 0, "the watch to be let go")
+
+
+def test_a_deleted_library_ends_its_live_searches(
+    server: Server, client: Client, library: str
+) -> None:
+    with LiveSearch(server.url, library, {"vector": at(0)}) as search:
+        search.until("ready")
+        client.http.delete(f"/v1/libraries/{library}")
+        error = search.hear()
+        assert (error.event, error.data["code"]) == ("error", "library_not_found")
+        with pytest.raises(StopIteration):
+            search.hear()
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ({}, 422, "invalid_query"),
+        ({"query": "x", "vector": [1, 0]}, 422, "invalid_query"),
+        ({"vector": [1, 0], "k": 0}, 422, "invalid_query"),
+        ({"vector": [1, 0], "mode": "hybrid"}, 422, "mode_not_live"),
+        ({"query": "x", "mode": "keyword"}, 422, "mode_not_live"),
+        ({"vector": [1, 0], "mode": "telepathy"}, 422, "invalid_query"),
+        ({"vector": [1, 0, 0]}, 422, "dimension_mismatch"),
+        ({"vector": [1, 0], "filter": {"a": {"$near": 1}}}, 422, "invalid_filter"),
+        ({"vector": [1, 0], "include": ["smell"]}, 422, "invalid_query"),
+        ({"vector": [1, 0], "coalesce_ms": -1}, 422, "invalid_query"),
+        ({"vector": [1, 0], "hightlight": True}, 422, "unknown_field"),
+    ],
+)
+def test_a_wrong_query_is_a_problem_not_a_stream(
+    client: Client, library: str, query: Json, status: int, code: str
+) -> None:
+    response = client.http.post(f"/v1/libraries/{library}/search/live", json=query)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+def test_a_cursor_that_is_none_is_a_problem(client: Client, library: str) -> None:
+    path = f"/v1/libraries/{library}/search/live"
+    response = client.http.post(path, json={"vector": at(0)}, params={"after": "yesterday"})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_cursor")
+    response = client.http.get("/v1/libraries/none/search/live", params={"query": "x"})
+    assert (response.status_code, response.json()["code"]) == (404, "library_not_found")
+
+
+def test_as_many_are_open_as_the_settings_allow(serve: Serve) -> None:
+    server = serve(live__max_watches_per_library=2, **QUICK)
+    with Client(server.url) as client:
+        library = client.create_library(**TWO_D)["id"]
+        query = {"vector": at(0)}
+        with LiveSearch(server.url, library, query) as one:
+            one.until("ready")
+            with LiveSearch(server.url, library, query) as two:
+                two.until("ready")
+                told = statistics(client)
+                assert (told["watches"], told["standing_queries"]) == (2, 1)
+                response = client.http.post(f"/v1/libraries/{library}/search/live", json=query)
+                assert (response.status_code, response.json()["code"]) == (429, "too_many_watches")
+        eventually(lambda: statistics(client)["watches"] == 0, "the watches to be let go")
+        assert statistics(client)["kept_hits"] == 0
+
+
+def statistics(client: Client) -> Json:
+    told: Json = client.http.get("/v1/live/statistics").json()
+    return told
+
+
+# ── Alerts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_alert_tells_its_matches_to_every_feed(client: Client, library: str) -> None:
+    path = f"/v1/libraries/{library}/alerts"
+    client.put(library, "before", document(0))
+    made = client.http.post(
+        path,
+        json={
+            "name": "east",
+            "vector": at(0),
+            "score_threshold": 0.9,
+            "filter": {"loud": True},
+            "metadata": {"team": "blue"},
+        },
+    )
+    assert made.status_code == 201
+    assert made.headers["location"].endswith(made.json()["id"])
+    alert = made.json()
+    with client.events(library=library, types="alert.*", filter='{"team":"blue"}') as events:
+        next(events)
+        client.put(library, "near", document(0.1, loud=True))
+        client.put(library, "quiet", document(0.1))
+        client.put(library, "far", document(2, loud=True))
+        client.put(library, "near", document(0.2, loud=True))
+        first, second = events.take(2)
+    assert first["type"] == "alert.matched"
+    assert first["data"]["alert_id"] == alert["id"]
+    assert first["data"]["document_id"] == "near"
+    assert first["data"]["chunk_id"] == "near#0"
+    assert first["data"]["score"] == pytest.approx(math.cos(0.1))
+    assert (first["data"]["version"], second["data"]["version"]) == (1, 2)
+    assert first["data"]["metadata"] == {"team": "blue"}
+
+    listed = client.http.get(path, params={"include": "vector"}).json()
+    assert [one["id"] for one in listed["alerts"]] == [alert["id"]]
+    assert listed["alerts"][0]["vector"] == [1.0, 0.0]
+    changed = client.http.patch(f"{path}/{alert['id']}", json={"score_threshold": -1}).json()
+    assert (changed["score_threshold"], changed["version"]) == (-1, 2)
+    assert client.http.delete(f"{path}/{alert['id']}").status_code == 200
+    gone = client.http.get(f"{path}/{alert['id']}")
+    assert (gone.status_code, gone.json()["code"]) == (404, "alert_not_found")
+
+
+def test_alerts_are_listed_by_page(client: Client, library: str) -> None:
+    path = f"/v1/libraries/{library}/alerts"
+    for number in range(5):
+        client.http.post(
+            path, json={"vector": at(number), "score_threshold": 0.5, "name": f"{number}"}
+        )
+    names, after = [], None
+    while True:
+        page = client.http.get(path, params={"limit": 2, **({"after": after} if after else {})})
+        names += [alert["name"] for alert in page.json()["alerts"]]
+        after = page.json()["next"]
+        if after is None:
+            break
+    assert names == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("place", ["alerts.before_write:2", "alerts.after_write:2"])
+def test_killed_while_matching_it_tells_each_match_once(serve: Serve, place: str) -> None:
+    server = serve(live__step_rows=1)
+    with Client(server.url) as client:
+        library = client.create_library(**TWO_D)["id"]
+        path = f"/v1/libraries/{library}/alerts"
+        for number in range(3):
+            client.http.post(path, json={"vector": at(number), "score_threshold": 0.0})
+    server.stop()
+    server.failpoints = place
+    server.start()
+    angles = [0.4 * number for number in range(30)]
+    with Client(server.url) as client:
+        stored = set()
+        for number, angle in enumerate(angles):
+            try:
+                client.put(library, f"d{number}", document(angle), wait="durable")
+                stored.add(number)
+            except Exception:  # noqa: BLE001 - the server is killed in the middle
+                break
+        server.wait_killed()
+    server.start()
+    with Client(server.url) as client:
+        for number, angle in enumerate(angles):
+            if number not in stored:
+                client.put(library, f"d{number}", document(angle))
+        wanted = sum(math.cos(angle - number) >= 0 for angle in angles for number in range(3))
+
+        def told() -> list[Json]:
+            return client.all_events(library_id=library, types="alert.matched")
+
+        eventually(lambda: len(told()) >= wanted, "all matches to be told")
+        client.put(library, "last", document(0))
+        last = {0, 1}  # those it is near enough to
+        eventually(lambda: len(told()) >= wanted + len(last), "the last to be told")
+        keys = [
+            (event["data"]["alert_id"], event["data"]["document_id"], event["data"]["version"])
+            for event in told()
+        ]
+        assert len(keys) == len(set(keys)) == wanted + len(last)
+        invariants.events_rise(client.all_events())
+
+
+def test_the_next_keeper_goes_on_with_the_alerts(tmp_path: Any) -> None:
+    data = tmp_path / "data"
+    one = Server(data).start()
+    try:
+        with Server(data) as two, Client(two.url) as client:
+            library = client.create_library(**TWO_D)["id"]
+            client.http.post(
+                f"/v1/libraries/{library}/alerts", json={"vector": at(0), "score_threshold": 0.5}
+            )
+            numbers = itertools.count()
+            with client.events(library=library, types="alert.matched") as events:
+                next(events)
+                client.put(library, f"d{next(numbers)}", document(0))
+                assert events.take(1)[0]["data"]["document_id"] == "d0"
+                one.kill()
+                client.put(library, f"d{next(numbers)}", document(0))
+                assert events.take(1)[0]["data"]["document_id"] == "d1"
+    finally:
+        one.close()
