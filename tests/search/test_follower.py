@@ -43,6 +43,9 @@ class Rows(FollowingIndex):
     def restore(self) -> Position | None:
         return None
 
+    def disown(self) -> None:
+        pass
+
     def begin(self) -> None:
         self._held = set()
 

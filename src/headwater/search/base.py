@@ -124,6 +124,17 @@ class SearchEngine(ABC):
         """The loaded views."""
 
     @abstractmethod
+    async def renewed(self, library: Library, position: Position) -> ViewStatus:
+        """Return when the view was made anew after an `index.rebuilding` change at `position`.
+
+        Searches are answered by the old one meanwhile. Raises what keeps it from being made.
+        """
+
+    @abstractmethod
+    async def optimize(self, library: Library) -> ViewStatus:
+        """Seal, merge and drop dead rows, as far as it goes; returns when that is done."""
+
+    @abstractmethod
     async def rows(self, library: Library) -> Rows:
         """The chunk rows a search could find now, rising: for checking against the store."""
 

@@ -43,7 +43,7 @@ from headwater.search.following import (
 )
 from headwater.search.index_lane import IndexLane, unpanicked
 from headwater.search.opening import Opening, gone
-from headwater.search.page import DELETED
+from headwater.search.page import DELETED, REBUILDING
 from headwater.settings import SearchSettings
 from headwater.store.base import Reader
 from headwater.threads import Pool
@@ -63,6 +63,7 @@ class _Turn:
 
     through: Position
     deleted: list[str]
+    outdated: set[str]
     changed: dict[str, tuple[int, int]]
     failed: dict[str, Exception]
 
@@ -102,7 +103,13 @@ class Follower(Generic[Index]):
         self._turn = anyio.Lock(fast_acquire=True)
         """Held while changes are applied, and while an index joins those they are applied to."""
         self._lane = IndexLane(name)
-        self._opening: Opening[Index] = Opening(self._lane, self._weigh)
+        self._opening: Opening[Index] = Opening(self._lane, self._weigh, clock)
+        self._beside = IndexLane(f"{name}-anew")
+        """Makes indexes anew while the lane's answer: neither is ever touched by both at once."""
+        self._renewing: Opening[Index] = Opening(self._beside, self._weigh, clock)
+        self._under_way: dict[str, anyio.Event] = {}
+        self._unfinished: dict[str, Slot[Index]] = {}
+        """What is being made anew."""
         self._group: anyio.abc.TaskGroup | None = None
 
     async def run(
@@ -113,6 +120,7 @@ class Follower(Generic[Index]):
         try:
             async with anyio.create_task_group() as group:
                 await group.start(self._lane.run, self._log.store)
+                await group.start(self._beside.run, self._log.store)
                 group.start_soon(self._follow)
                 group.start_soon(self._tend)
                 self._group = group
@@ -196,18 +204,38 @@ class Follower(Generic[Index]):
         slot = self._slots.get(library_id)
         return slot is not None and slot.state != "failed"
 
+    async def renewed(self, library: Library, position: Position) -> FollowerStatus:
+        """Return when the index was made anew after an `index.rebuilding` change at `position`.
+
+        Questions are answered by the old one meanwhile. Raises what keeps it from being made.
+        """
+        while True:
+            slot = self._open(library)
+            await slot.done.wait()
+            if slot.error is not None:
+                raise self._error_of(slot)
+            if self._applied.position < position:
+                await self._applied.wait_past(position - 1)
+            elif slot.outdated:
+                self._renew(slot)
+                await self._under_way[slot.id].wait()
+                if slot.error is not None and self._slots.get(slot.id) is slot:
+                    raise self._error_of(slot)
+            elif self._slots.get(library.id) is slot:
+                return self._status(slot)
+
     def status(self) -> list[FollowerStatus]:
-        return [
-            FollowerStatus(
-                slot.id,
-                slot.state,
-                self._applied.position if slot.ready else slot.position,
-                slot.rows,
-                slot.memory_bytes,
-                slot.reason,
-            )
-            for slot in self._slots.values()
-        ]
+        return [self._status(slot) for slot in self._slots.values()]
+
+    def _status(self, slot: Slot[Index]) -> FollowerStatus:
+        return FollowerStatus(
+            slot.id,
+            slot.state,
+            self._applied.position if slot.ready else slot.position,
+            slot.rows,
+            slot.memory_bytes,
+            slot.reason,
+        )
 
     # ── Opening ─────────────────────────────────────────────────────────────────────────────────
 
@@ -248,6 +276,8 @@ class Follower(Generic[Index]):
                 if self._discard is not None:
                     await self._lane.unheard(partial(self._discard, slot.id))
             return
+        if slot.outdated:
+            self._renew(slot)
         log.info(
             "view.ready", kind=self.name, library=slot.id, rows=slot.rows, position=slot.position
         )
@@ -269,6 +299,54 @@ class Follower(Generic[Index]):
                 raise slot.error
             slot.became_ready()
             self._weigh()
+
+    # ── Making anew ─────────────────────────────────────────────────────────────────────────────
+
+    def _renew(self, slot: Slot[Index]) -> None:
+        """The index is outdated: make another beside it, unless that has begun.
+
+        What is kept of it goes first, so that a process that dies meanwhile begins with nothing.
+        """
+        slot.outdated = True
+        if self._group is not None and slot.id not in self._under_way:
+            self._under_way[slot.id] = anyio.Event()
+            self._group.start_soon(self._make_anew, slot)
+
+    async def _make_anew(self, old: Slot[Index]) -> None:
+        new = Slot(old.library, self._make(old.library), self._clock.monotonic())
+        self._unfinished[old.id] = new
+        try:
+            await self._lane.do(old.index.disown)
+            await self._renewing.renew(new)
+            while not await self._renewing.catch_up(new):
+                pass
+            async with self._turn:
+                while not await self._renewing.catch_up(new) or (
+                    new.position < self._applied.position
+                ):
+                    pass
+                if self._slots.get(old.id) is not old or not old.ready:
+                    raise gone(old.id)
+                new.index.gentle = False
+                new.used_at, new.asked = old.used_at, 0
+                new.became_ready()
+                self._slots[old.id] = new
+                del self._unfinished[old.id]
+            self._lane.soon(partial(old.index.close, None))
+            log.info("view.renewed", kind=self.name, library=new.id, rows=new.rows)
+        except Exception as error:
+            # The task's root. What is kept of the old one is gone: it must be made again.
+            if not isinstance(error, HeadwaterError):
+                log.exception("view.not_renewed", kind=self.name, library=old.id)
+            await self._beside.unheard(partial(new.index.close, None, spoilt=True))
+            del self._unfinished[old.id]
+            if self._slots.get(old.id) is old and old.ready:
+                self._fail(old, error)
+        finally:
+            self._under_way.pop(old.id).set()
+            self._weigh()
+        if new.ready and new.outdated:
+            self._renew(new)
 
     # ── Following ───────────────────────────────────────────────────────────────────────────────
 
@@ -296,7 +374,7 @@ class Follower(Generic[Index]):
         return True
 
     def _concerns(self, change: Change) -> bool:
-        if change.type == DELETED:
+        if change.type in (DELETED, REBUILDING):
             return True
         slot = self._slots.get(change.library_id or "")
         return slot is not None and slot.ready and change.type in TYPES
@@ -314,6 +392,10 @@ class Follower(Generic[Index]):
                 self._fail(slot, error)
         for library_id in turn.deleted:
             self._deleted(library_id)
+        for library_id in turn.outdated:
+            slot = self._slots.get(library_id)
+            if slot is not None and slot.ready:
+                self._renew(slot)
         self._applied.ring(turn.through)
         if turn.changed:
             self._weigh()
@@ -388,6 +470,8 @@ class Follower(Generic[Index]):
         has applied what `_applied` says, and may be kept as that."""
         self._heavy = anyio.Event()
         for slot in overweight(self._slots.values(), self._memory_bytes):
+            if slot.id in self._under_way:
+                continue  # there is another in its place soon
             del self._slots[slot.id]
             self._lane.soon(partial(slot.index.close, self._applied.position))
             log.info("view.evicted", kind=self.name, library=slot.id)
@@ -424,9 +508,11 @@ class Follower(Generic[Index]):
                 failed[library_id] = error
                 continue
             changed[library_id] = index.rows, index.memory_bytes
-        return _Turn(page.through, page.deleted, changed, failed)
+        return _Turn(page.through, page.deleted, page.outdated, changed, failed)
 
     def _close_all(self, deadline: float) -> None:
+        for slot in self._unfinished.values():
+            slot.index.close(None, spoilt=True)
         for slot in self._slots.values():
             keeps = slot.ready and self._clock.monotonic() <= deadline
             slot.index.close(

@@ -14,12 +14,19 @@ from typing import Generic, Literal, TypeVar
 import anyio
 
 from headwater.model import Change, Library, Position
-from headwater.search.page import DELETED
+from headwater.search.page import DELETED, REBUILDING
 from headwater.store.base import Reader
 
 State = Literal["loading", "replaying", "rebuilding", "ready", "failed"]
 
-TYPES = ("document.added", "document.updated", "document.embedded", "document.deleted", DELETED)
+TYPES = (
+    "document.added",
+    "document.updated",
+    "document.embedded",
+    "document.deleted",
+    DELETED,
+    REBUILDING,
+)
 
 _PAGE_CHANGES = 2_000
 _PAGE_ROWS = 4_096
@@ -35,7 +42,11 @@ class FollowingIndex(ABC):
 
     Any method but `close` may raise. After `Unusable` from `restore` comes `begin`; after anything
     else the index is closed and never used again.
+
+    A `gentle` one is made beside one that answers, and keeps its pages small.
     """
+
+    gentle = False
 
     @abstractmethod
     def restore(self) -> Position | None:
@@ -46,7 +57,17 @@ class FollowingIndex(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Be empty, whatever there was."""
+        """Be empty, whatever there was; what is kept must not be used again.
+
+        A gentle one leaves the files alone that are not its own.
+        """
+
+    @abstractmethod
+    def disown(self) -> None:
+        """Another index will be kept in the place of this one: keep nothing of it from now on.
+
+        What is kept must not be used again.
+        """
 
     @abstractmethod
     def fill(self, reader: Reader, after: int) -> int | None:
@@ -118,6 +139,8 @@ class Slot(Generic[Index]):
         self.used_at = now
         self.asked = 0
         """Questions that wait for it."""
+        self.outdated = False
+        """It has met the wish to be made anew."""
 
     @property
     def id(self) -> str:
@@ -141,10 +164,14 @@ class Slot(Generic[Index]):
 
 @dataclass(frozen=True, slots=True)
 class LogStretch:
-    """Changes by library, in order. At `through == head` nothing is left."""
+    """Changes by library, in order. At `through == head` nothing is left.
+
+    `outdated` are the libraries whose indexes somebody wants made anew.
+    """
 
     changes: dict[str, list[Change]]
     deleted: list[str]
+    outdated: set[str]
     through: Position
     head: Position
 
@@ -165,6 +192,7 @@ def read_stretch(
     )
     changes: dict[str, list[Change]] = {}
     deleted: list[str] = []
+    outdated: set[str] = set()
     rows, through = 0, found.through
     for change in found.changes:
         library_id = change.library_id
@@ -172,10 +200,12 @@ def read_stretch(
             continue
         if change.type == DELETED:
             deleted.append(library_id)
+        elif change.type == REBUILDING:
+            outdated.add(library_id)
         elif library_id in indexes:
             changes.setdefault(library_id, []).append(change)
             rows += change.added.count + change.removed.count + change.kept.count
             if rows >= _PAGE_ROWS and change is not found.changes[-1]:
                 through = change.position
                 break
-    return LogStretch(changes, deleted, through, head)
+    return LogStretch(changes, deleted, outdated, through, head)

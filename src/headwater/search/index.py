@@ -173,20 +173,25 @@ class VectorIndex:
 
     # ── Building ────────────────────────────────────────────────────────────────────────────────
 
-    def plan(self, *, quiet: bool) -> Plan | None:
+    def plan(self, *, quiet: bool, full: bool = False) -> Plan | None:
         """The next build worth doing, and the promise to `swap` or `drop` it. Loop only.
 
         `quiet` says that nothing was written for a while: then a large enough head is sealed too
-        and small segments join their neighbours.
+        and small segments join their neighbours. With `full` every head is sealed, segments join
+        as far as they may grow, and none keeps dead rows.
         """
         if self.building:
             return None
         settings = self._settings
-        if quiet and self.live > settings.exact_rows:
+        if full:
+            if self.parts.head.count:
+                self._seal()
+        elif quiet and self.live > settings.exact_rows:
             fold = max(1, min(settings.seal_rows // 8, settings.exact_rows))
             if self.parts.head.live >= fold:
                 self._seal()
-        plan = self._next(_QUIET_RATIO if quiet else _COPY_RATIO)
+        ratio = _LARGEST_SEGMENT if full else _QUIET_RATIO if quiet else _COPY_RATIO
+        plan = self._next(ratio, full=full)
         if plan is not None:
             self._late = []
             rows = sum(segment.count for segment in plan.segments)
@@ -194,19 +199,19 @@ class VectorIndex:
             self._in_making_bytes = rows * row_bytes(self.dimension, self.disk is not None)
         return plan
 
-    def _next(self, ratio: int) -> Plan | None:
+    def _next(self, ratio: int, *, full: bool) -> Plan | None:
         parts = self.parts
         segments = parts.segments
         if parts.sealed:
             heads = parts.sealed[:_HEADS_AT_ONCE]
             first = self._reach(len(segments), sum(head.live for head in heads), ratio)
-            return self._plan(segments[first:], heads)
+            return self._plan(segments[first:], heads, full=full)
         for at in reversed(range(len(segments))):
-            if not segments[at].live or self._too_dead(segments[at]):
-                return self._plan(segments[at : at + 1], ())
+            if not segments[at].live or self._too_dead(segments[at], full=full):
+                return self._plan(segments[at : at + 1], (), full=full)
             first = self._reach(at, segments[at].live, ratio)
             if first < at:
-                return self._plan(segments[first : at + 1], ())
+                return self._plan(segments[first : at + 1], (), full=full)
         return None
 
     def _reach(self, first: int, gathered: int, ratio: int) -> int:
@@ -219,11 +224,12 @@ class VectorIndex:
             first -= 1
         return first
 
-    def _plan(self, segments: tuple[Segment, ...], heads: tuple[Head, ...]) -> Plan:
-        return Plan(segments, heads, bool(segments) and not self._too_dead(segments[0]))
+    def _plan(self, segments: tuple[Segment, ...], heads: tuple[Head, ...], *, full: bool) -> Plan:
+        return Plan(segments, heads, bool(segments) and not self._too_dead(segments[0], full=full))
 
-    def _too_dead(self, segment: Segment) -> bool:
-        return segment.dead > self._settings.max_dead_fraction * segment.count
+    def _too_dead(self, segment: Segment, *, full: bool) -> bool:
+        allowed = 0 if full else self._settings.max_dead_fraction * segment.count
+        return segment.dead > allowed
 
     def build(self, plan: Plan, stop: threading.Event) -> Segment:
         """Do it; for one thread that may be slow. Raises `Abandoned` once `stop` is set."""

@@ -46,6 +46,7 @@ _HEAP_BYTES = 15_000_000
 _OVERHEAD_BYTES = 8 << 20
 _ROWS_AT_ONCE = 2_048
 _CHARS_AT_ONCE = 1 << 20
+_GENTLE_SHARE = 16
 _SELECTED_IN_QUERY = 4_096
 _MORE = 64
 _WEIGH_EVERY = 16
@@ -89,6 +90,8 @@ class KeywordIndex(FollowingIndex):
         self._own: Scratch | None = None
         """The folder of this process alone."""
         self._path: Path | None = None
+        self._left: Path | None = None
+        """Files of ours that must go with us: others are kept in their place."""
         self._index: tantivy.Index | None = None
         self._writer: tantivy.IndexWriter | None = None
         self._searcher: tantivy.Searcher | None = None
@@ -131,6 +134,7 @@ class KeywordIndex(FollowingIndex):
             raise Unusable(f"its files are damaged: {error}") from error
         if committed < opstamp or (committed == opstamp and rows != self.rows):
             raise Unusable("its files are older than its mark")
+        self._tidy(str(name))
         self._highest = self._highest_row()
         self._marked = position
         return int(position)
@@ -140,8 +144,8 @@ class KeywordIndex(FollowingIndex):
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / MARK).unlink(missing_ok=True)
-            for entry in self._folder.iterdir():
-                shutil.rmtree(entry, ignore_errors=True)
+            if not self.gentle:
+                self._tidy(None)
             home = self._folder
         else:
             self._own = Scratch()
@@ -151,6 +155,12 @@ class KeywordIndex(FollowingIndex):
         self._page = _MORE
         # A name of its own: a merge of an index that was here may not have heard yet.
         self._use(Path(tempfile.mkdtemp(prefix="index-", dir=home)))
+
+    def disown(self) -> None:
+        if self._folder is not None:
+            (self._folder / MARK).unlink(missing_ok=True)
+            self._folder = None
+            self._left = self._path
 
     def fill(self, reader: Reader, after: int) -> int | None:
         found = reader.texts_after(self._library.number, after, self._page)
@@ -317,10 +327,11 @@ class KeywordIndex(FollowingIndex):
 
     def _adapt(self, chars: int) -> None:
         """Have the next page take about as long, whether the texts are short or long."""
-        if chars > _CHARS_AT_ONCE:
+        share = _GENTLE_SHARE if self.gentle else 1
+        if chars > _CHARS_AT_ONCE // share:
             self._page = max(1, self._page // 2)
-        elif chars < _CHARS_AT_ONCE // 4:
-            self._page = min(_ROWS_AT_ONCE, self._page * 2)
+        elif chars < _CHARS_AT_ONCE // share // 4:
+            self._page = min(_ROWS_AT_ONCE // share, self._page * 2)
 
     def _highest_row(self) -> int:
         found = self._of_searcher.search(
@@ -341,11 +352,21 @@ class KeywordIndex(FollowingIndex):
             os.replace(partial, self._folder / MARK)
         self._marked = position
 
+    def _tidy(self, name: str | None) -> None:
+        """Take away what others left in the folder, but for the mark and the index `name`."""
+        assert self._folder is not None
+        for entry in self._folder.iterdir():
+            if entry.name != name and entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+
     def _release(self) -> None:
         self._searcher = self._writer = self._index = None
         if self._own is not None:
             self._own.close()
             self._own = None
+        if self._left is not None:
+            shutil.rmtree(self._left, ignore_errors=True)
+            self._left = None
         self._path = None
 
 

@@ -113,6 +113,10 @@ class KeywordViews:
         """Whether there are files of an index of this library."""
         return (self._folder / library_id).is_dir()
 
+    async def renewed(self, library: Library, position: Position) -> FollowerStatus:
+        """Return when the index was made anew after an `index.rebuilding` change at `position`."""
+        return await self._follower.renewed(library, position)
+
     def status(self) -> list[FollowerStatus]:
         return self._follower.status()
 

@@ -26,6 +26,8 @@ from headwater.store.base import Reader
 from headwater.threads import Pool
 
 _SCAN_ROWS = 4_096
+_GENTLE_ROWS = 512
+"""Half a millisecond of the GIL at a time."""
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +88,11 @@ class Loader:
         log.info("view.ready", library=view.id, rows=view.index.live, position=view.position)
         return rebuilt or None
 
+    async def fill(self, view: View) -> None:
+        """Fill `view` from the store up to the head, gently: others answer meanwhile."""
+        await self._scan(view, "made anew", rows=_GENTLE_ROWS)
+        await self._replay(view)
+
     async def _restore(self, view: View) -> None:
         library = view.library
         view.index, position = await self._pool.call(
@@ -106,7 +113,7 @@ class Loader:
         view.position = view.saved_position = position
         view.settled = False
 
-    async def _scan(self, view: View, reason: str | None) -> None:
+    async def _scan(self, view: View, reason: str | None, rows: int = _SCAN_ROWS) -> None:
         view.state = "rebuilding"
         view.reason = reason
         library = view.library
@@ -114,14 +121,14 @@ class Loader:
         async with self._log.store.snapshot() as held:
             after = 0
             while True:
-                rows, matrix = await held.read(
-                    partial(_vectors, number=library.number, after=after)
+                found, matrix = await held.read(
+                    partial(_vectors, number=library.number, after=after, limit=rows)
                 )
-                if not len(rows):
+                if not len(found):
                     break
                 # In a thread: nobody else sees the index yet.
-                await self._pool.call(index.append, rows, matrix)
-                after = int(rows[-1])
+                await self._pool.call(index.append, found, matrix)
+                after = int(found[-1])
             view.position = held.position
         view.changed_at = self._clock.monotonic()
         view.settled = False
@@ -141,6 +148,7 @@ class Loader:
         )
         if view.id in page.deleted:
             raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
+        view.outdated = view.outdated or view.id in page.outdated
         step = page.steps.get(view.id)
         if step is not None:
             view.apply(step, self._clock.monotonic())
@@ -153,5 +161,5 @@ def _library(reader: Reader, id: str) -> Library | None:
     return library if library is not None and library.id == id else None
 
 
-def _vectors(reader: Reader, number: int, after: int) -> tuple[Rows, Vectors]:
-    return reader.vectors_after(number, after, _SCAN_ROWS)
+def _vectors(reader: Reader, number: int, after: int, limit: int) -> tuple[Rows, Vectors]:
+    return reader.vectors_after(number, after, limit)

@@ -36,6 +36,7 @@ from headwater.threads import Pool
 _SUFFIX = ".metadata"
 _PAGE_DOCUMENTS = 500
 """A page takes some 15 ms then, at six fields a document."""
+_GENTLE_DOCUMENTS = 50
 
 
 log_line = structlog.get_logger(__name__)
@@ -98,8 +99,14 @@ class MetadataView(FollowingIndex):
     def begin(self) -> None:
         self._index = MetadataIndex()
 
+    def disown(self) -> None:
+        if self._kept is not None:
+            self._kept.discard(self._library.id)
+            self._kept = None
+
     def fill(self, reader: Reader, after: int) -> int | None:
-        page = reader.described(self._number, after_row=after, limit=_PAGE_DOCUMENTS)
+        limit = _GENTLE_DOCUMENTS if self.gentle else _PAGE_DOCUMENTS
+        page = reader.described(self._number, after_row=after, limit=limit)
         own = _own(reader, [document.chunks for document in page])
         for document in page:
             span = document.chunks
@@ -204,6 +211,14 @@ class MetadataViews:
     def opened(self, library_id: str) -> bool:
         """Whether the library's view is there or being made."""
         return self._follower.opened(library_id)
+
+    def kept(self, library_id: str) -> bool:
+        """Whether there is a file of an index of this library."""
+        return self._kept is not None and self._kept.path(library_id).exists()
+
+    async def renewed(self, library: Library, position: Position) -> FollowerStatus:
+        """Return when the view was made anew after an `index.rebuilding` change at `position`."""
+        return await self._follower.renewed(library, position)
 
     def status(self) -> list[FollowerStatus]:
         return self._follower.status()

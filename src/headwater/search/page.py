@@ -13,7 +13,19 @@ from headwater.search.rowsets import spelled_out
 from headwater.store.base import Reader
 
 DELETED = "library.deleted"
-_TYPES = ("document.added", "document.updated", "document.embedded", "document.deleted", DELETED)
+REBUILDING = "index.rebuilding"
+"""Views are to be made anew: those that met it are not to be trusted in the long run."""
+OPTIMIZING = "index.optimizing"
+
+_TYPES = (
+    "document.added",
+    "document.updated",
+    "document.embedded",
+    "document.deleted",
+    DELETED,
+    REBUILDING,
+    OPTIMIZING,
+)
 
 _PAGE_CHANGES = 1_000
 _PAGE_ROWS = 8_192
@@ -34,10 +46,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`head` is the log's head in the same transaction: at `through == head` nothing is left."""
+    """`head` is the log's head in the same transaction: at `through == head` nothing is left.
+
+    `outdated` and `optimized` are the libraries whose views somebody has asked for.
+    """
 
     steps: dict[str, Step]
     deleted: list[str]
+    outdated: set[str]
+    optimized: set[str]
     through: Position
     head: Position
 
@@ -68,7 +85,11 @@ def read_page(
     deleted = [
         change.library_id for change in changes if change.type == DELETED and change.library_id
     ]
-    return Page(steps, deleted, through, head)
+    asked: dict[str, set[str]] = {REBUILDING: set(), OPTIMIZING: set()}
+    for change in changes:
+        if change.type in asked and change.library_id:
+            asked[change.type].add(change.library_id)
+    return Page(steps, deleted, asked[REBUILDING], asked[OPTIMIZING], through, head)
 
 
 def marks(changes: Iterable[Change]) -> tuple[Rows, int]:

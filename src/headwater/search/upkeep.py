@@ -24,7 +24,7 @@ from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 from headwater.model import Position
 from headwater.search import snapshot
-from headwater.search.index import Plan
+from headwater.search.index import Plan, VectorIndex
 from headwater.search.orphans import libraries_in, orphans
 from headwater.search.segment import Abandoned, Segment
 from headwater.search.view import View
@@ -37,6 +37,7 @@ _IDLE_SAVES = 60
 not trimmed past its position."""
 
 _WORTH_GIVING_BACK_BYTES = 64 << 20
+_LOOK_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,7 @@ class Upkeep:
         self._position_of = position_of
         self._write_snapshots = write_snapshots
         self._bell = Bell()
+        self._optimized = Bell()
         self._discarded: list[str] = []
         self._stop = threading.Event()
         self._lane: Lane[Callable[[], Any], Any] = Lane(
@@ -107,11 +109,38 @@ class Upkeep:
             finally:
                 self._stop.set()
 
+    def optimize(self, view: View) -> None:
+        """Seal, merge and drop dead rows as far as it goes, soon.
+
+        It ends however fast new rows die: each part that there is now is built once.
+        """
+        parts = view.index.parts
+        view.passes = len(parts.segments) + len(parts.sealed) + 2
+        self.wake()
+
+    async def optimized(self, view: View) -> None:
+        """Return when no optimization of the view is left, or the view is gone."""
+        while view.passes and self._loaded(view):
+            with anyio.move_on_after(_LOOK_S):
+                await self._optimized.wait_change()
+
+    async def build_all(self, index: VectorIndex) -> None:
+        """Build what there is to build of an index that nobody searches yet."""
+        while (plan := index.plan(quiet=True)) is not None:
+            try:
+                built: Segment = await self._on_lane(partial(index.build, plan, self._stop))
+            except BaseException:
+                index.drop()
+                raise
+            index.swap(plan, built)
+            if built.memory_bytes > _WORTH_GIVING_BACK_BYTES:
+                await self._on_lane(_give_back)
+
     async def save_all(self, deadline: float) -> None:
         """Save what was not saved, until the clock's monotonic time passes `deadline`."""
         if not self._writes:
             return
-        views = [view for view in self._views.values() if view.ready]
+        views = [view for view in self._views.values() if view.ready and not view.outdated]
         views.sort(key=lambda view: not view.dirty)
         for view in views:
             if self._clock.monotonic() > deadline:
@@ -140,6 +169,12 @@ class Upkeep:
     def _next_build(self) -> _Due | None:
         now = self._clock.monotonic()
         for view in self._views.values():
+            if view.ready and view.passes:
+                plan = view.index.plan(quiet=True, full=True)
+                view.passes = 0 if plan is None else view.passes - 1
+                if plan is not None:
+                    return _Due(view, plan)
+                self._optimized.wake()
             if view.ready and not view.settled:
                 quiet = now - view.changed_at >= self._settings.settle.total_seconds()
                 plan = view.index.plan(quiet=quiet)
@@ -166,6 +201,8 @@ class Upkeep:
         return view.ready and self._views.get(view.id) is view
 
     def _save_due(self, view: View, now: float) -> float:
+        if view.outdated:
+            return float("inf")
         every = self._settings.snapshot_every.total_seconds()
         unsaved = any(segment.file is None for segment in view.index.parts.segments)
         if view.dirty and view.settled and unsaved:
@@ -207,6 +244,7 @@ class Upkeep:
             # The rows stay in heads, searched exactly; tried again after the next change.
             index.drop()
             view.settled = True
+            view.passes = 0
             log.error("view.build_failed", library=view.id, error=str(error))
             return
         index.swap(due.plan, built)
@@ -254,7 +292,7 @@ class Upkeep:
             return False
         view = ready[0]
         used_at = view.used_at
-        if self._writes and view.dirty:
+        if self._writes and view.dirty and not view.outdated:
             await self._save(view, self._on_lane)
         if view.used_at == used_at and self._loaded(view):
             del self._views[view.id]

@@ -40,6 +40,10 @@ class View:
         self.built_ms = 0
         """Time spent building since it was last announced."""
         self.announced_at = float("-inf")
+        self.outdated = False
+        """It has met the wish to be made anew, and is not to be saved any more."""
+        self.passes = 0
+        """Builds that are left of an optimization."""
 
     @property
     def id(self) -> str:

@@ -37,8 +37,16 @@ from headwater.model import AddedVectors, Change, Committed, Library, Position, 
 from headwater.search.base import Allowed, Neighbours, SearchEngine, ViewStatus
 from headwater.search.index import VectorIndex
 from headwater.search.loader import Loader
-from headwater.search.page import DELETED, Step, marks, read_page
+from headwater.search.page import (
+    DELETED,
+    OPTIMIZING,
+    REBUILDING,
+    Step,
+    marks,
+    read_page,
+)
 from headwater.search.parts import Found
+from headwater.search.renewal import Renewals
 from headwater.search.segment import row_bytes
 from headwater.search.sieve import Bitmaps, Sieve
 from headwater.search.upkeep import Upkeep
@@ -102,6 +110,7 @@ class LocalViews(SearchEngine):
             self._position_of,
             write_snapshots=write_snapshots,
         )
+        self._renewals = Renewals(self._views, self._loader, self._upkeep, clock, self._replace)
         self._lanes: list[Lane[_Ask, list[Found]]] = [
             Lane(f"search-{number}", _answer, max_batch=_ASKS_AT_ONCE)
             for number in range(settings.threads)
@@ -120,6 +129,7 @@ class LocalViews(SearchEngine):
                 for lane in self._lanes:
                     await group.start(lane.run)
                 await group.start(self._upkeep.run)
+                await group.start(self._renewals.run)
                 group.start_soon(self._follow)
                 self._group = group
                 task_status.started()
@@ -190,6 +200,26 @@ class LocalViews(SearchEngine):
     def status(self) -> list[ViewStatus]:
         return [view.status(self._position_of(view)) for view in self._views.values()]
 
+    async def renewed(self, library: Library, position: Position) -> ViewStatus:
+        while True:
+            view = self._open(library)
+            await view.done.wait()
+            if view.error is not None:
+                raise self._unusable(view)
+            if self._position_of(view) < position:
+                await self._applied.wait_past(position - 1)
+            elif view.outdated:
+                self._renewals.begin(view)
+                await self._renewals.settled(view.id)
+            elif self._views.get(view.id) is view:
+                return view.status(self._position_of(view))
+
+    async def optimize(self, library: Library) -> ViewStatus:
+        view = await self._current(library)
+        self._upkeep.optimize(view)
+        await self._upkeep.optimized(view)
+        return view.status(self._position_of(view))
+
     async def rows(self, library: Library) -> Rows:
         view = await self._current(library)
         return await self._pool.call(view.index.rows)
@@ -249,6 +279,8 @@ class LocalViews(SearchEngine):
             if isinstance(error, LibraryNotFound) and self._views.get(view.id) is view:
                 del self._views[view.id]
             return
+        if view.outdated:
+            self._renewals.begin(view)
         self._upkeep.wake()
         if rebuilt is not None and view.index.live:
             took_ms = round((self._clock.monotonic() - began) * 1000)
@@ -264,6 +296,28 @@ class LocalViews(SearchEngine):
             while not await self._loader.catch_up(view) or view.position < self._applied.position:
                 pass
             view.became_ready()
+
+    async def _replace(self, view: View) -> None:
+        """Put a filled view in the place of the one that answers, likewise."""
+        async with self._turn:
+            while not await self._loader.catch_up(view) or view.position < self._applied.position:
+                pass
+            old = self._views.get(view.id)
+            if old is None or not old.ready:
+                return  # whoever searches next loads another one
+            view.used_at = old.used_at
+            view.became_ready()
+            self._views[view.id] = view
+
+    def _asked(self, library_id: str, type: str) -> None:
+        """Somebody has asked for something to be done to the library's views."""
+        view = self._views.get(library_id)
+        if view is None or not view.ready:
+            return  # one that is being loaded meets the change by itself, or begins behind it
+        if type == REBUILDING:
+            self._renewals.begin(view)
+        else:
+            self._upkeep.optimize(view)
 
     def _unusable(self, view: View) -> HeadwaterError:
         if isinstance(view.error, HeadwaterError):
@@ -329,6 +383,8 @@ class LocalViews(SearchEngine):
             if library_id is not None:
                 if change.type == DELETED:
                     self._deleted(library_id)
+                elif change.type in (REBUILDING, OPTIMIZING):
+                    self._asked(library_id, change.type)
                 elif library_id in self._views and (change.added.count or change.removed.count):
                     changes[library_id].append(change)
         for library_id, own in changes.items():
@@ -349,6 +405,10 @@ class LocalViews(SearchEngine):
             self._apply(library_id, step)
         for library_id in page.deleted:
             self._deleted(library_id)
+        for library_id in page.outdated:
+            self._asked(library_id, REBUILDING)
+        for library_id in page.optimized:
+            self._asked(library_id, OPTIMIZING)
         self._applied.ring(page.through)
 
     def _apply(self, library_id: str, step: Step) -> None:
