@@ -299,10 +299,12 @@ class TrimLog:
 class Together:
     """→ `list[Any]`: the commands' results, in order. One transaction: all of them, or none.
 
-    Raises what the first of them raises that fails.
+    `then` makes one more of the results of the others, in the writing thread. Raises what the
+    first of them raises that fails.
     """
 
     commands: Sequence[Command]
+    then: Callable[[list[Any]], Command] | None = None
 
 
 Command: TypeAlias = (
@@ -428,6 +430,10 @@ class Reader(JobReader):
     @abstractmethod
     def described(self, number: int, *, after_row: int, limit: int) -> list[Described]:
         """Documents by rising `row`, those with `row` > `after_row`, without their text."""
+
+    @abstractmethod
+    def last_row(self, number: int) -> int:
+        """The highest row of a library's documents; 0 when it has none."""
 
     @abstractmethod
     def chunk_metadata(self, spans: Sequence[Span]) -> dict[int, bytes]:

@@ -257,6 +257,15 @@ class SqliteReader(SqliteJobReader, Reader):
             ).fetchall()
         ]
 
+    def last_row(self, number: int) -> int:
+        found = self._db.execute(
+            "SELECT d.row FROM documents d INDEXED BY documents_library WHERE d.library = "
+            "(SELECT number FROM libraries WHERE number = ? AND deleted_us IS NULL) "
+            "ORDER BY d.row DESC LIMIT 1",
+            [number],
+        ).fetchone()
+        return found[0] if found else 0
+
     def chunk_metadata(self, spans: Sequence[Span]) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
         for first, last in _ranges((span.first, span.count) for span in spans):

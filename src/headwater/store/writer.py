@@ -111,7 +111,11 @@ _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
 
 
 def _together(tx: Transaction, command: base.Together) -> list[Any]:
-    return [_HANDLERS[type(one)](tx, one) for one in command.commands]
+    results = [_HANDLERS[type(one)](tx, one) for one in command.commands]
+    if command.then is not None:
+        last = command.then(results)
+        results.append(_HANDLERS[type(last)](tx, last))
+    return results
 
 
 _HANDLERS[base.Together] = _together
