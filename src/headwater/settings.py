@@ -497,6 +497,87 @@ class SessionSettings(Section):
     )
 
 
+class JobSettings(Section):
+    """Jobs: who runs them, how often, and how long they are remembered."""
+
+    size: int = Field(
+        4,
+        ge=0,
+        le=64,
+        description="Jobs that a server process runs at once; `PUT /v1/workers` changes it while "
+        "it runs.",
+    )
+    types: str = Field(
+        "*",
+        description="Types of jobs that a server process takes, separated by commas, `*` for all.",
+    )
+    heavy: int = Field(
+        1, ge=1, le=64, description="Of these, how many may be of a heavy type, such as rebuilds."
+    )
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="How often a job is tried unless it says otherwise."
+    )
+    backoff: Seconds = Field(
+        timedelta(seconds=1),
+        description="Longest wait before a failed job is tried again, doubled each time, "
+        "in seconds.",
+    )
+    backoff_max: Seconds = Field(
+        timedelta(minutes=5), description="Longest wait before any such try, in seconds."
+    )
+    lease: Seconds = Field(
+        timedelta(seconds=30),
+        description="How long a process may be silent before others take over its jobs, "
+        "in seconds. One that has ended is noticed at once.",
+    )
+    reap_every: Seconds = Field(
+        timedelta(seconds=1),
+        description="How often jobs of processes that ended are looked for, in seconds.",
+    )
+    poll: Seconds = Field(
+        timedelta(seconds=1),
+        description="How often waiting jobs and due schedules are looked for when no bell has "
+        "rung, in seconds.",
+    )
+    progress_every: Seconds = Field(
+        timedelta(milliseconds=250),
+        description="How often the progress of one job is told, at most, in seconds.",
+    )
+    stop: Seconds = Field(
+        timedelta(seconds=3),
+        description="How long a job's thread may take to notice that it is to stop before it is "
+        "left to itself, in seconds.",
+    )
+    max_queued: int = Field(100_000, ge=1, description="Jobs that wait before more are refused.")
+    batch: int = Field(1_000, ge=1, description="Jobs submitted in one request.")
+    params_bytes: int = Field(
+        4 * MiB, ge=KiB, description="Largest parameters of one job, as JSON, in bytes."
+    )
+    result_bytes: int = Field(
+        256 * KiB, ge=KiB, description="Largest result of a job, as JSON, in bytes."
+    )
+    keep: Seconds = Field(
+        timedelta(days=7),
+        description="How long completed and cancelled jobs are kept, with their folders, "
+        "in seconds.",
+    )
+    keep_failed: Seconds = Field(
+        timedelta(days=30), description="How long failed ones are kept, in seconds."
+    )
+    schedules: int = Field(1_000, ge=1, description="Schedules there may be.")
+    grace: Seconds = Field(
+        timedelta(seconds=60),
+        description="How late a schedule may fire before the firing counts as missed, in seconds.",
+    )
+    catch_up: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Jobs that a schedule of policy `all` submits at once for firings that were "
+        "missed, the latest ones.",
+    )
+
+
 class TransferSettings(Section):
     """Imports and exports as jobs: the files they read and leave."""
 
@@ -572,6 +653,7 @@ class Settings(BaseSettings):
     websocket: WebSocketSettings = WebSocketSettings()
     sessions: SessionSettings = SessionSettings()
     embed: EmbedSettings = Field(default_factory=EmbedSettings)
+    jobs: JobSettings = JobSettings()
     limits: LimitSettings = LimitSettings()
     live: LiveSettings = LiveSettings()
     transfer: TransferSettings = TransferSettings()

@@ -2,8 +2,9 @@
 
 A `Lane` is one thread that is handed whatever has piled up while it was busy, all at once: group
 commit, micro-batched embedding and micro-batched searching are the same shape. A `Pool` runs
-single calls on a bounded number of threads. Nothing else in the project starts a thread, and code
-that runs in one never touches the loop except through `Loop.post`.
+single calls on a bounded number of threads, a `Crew` long ones in the background. Nothing else in
+the project starts a thread, and code that runs in one never touches the loop except through
+`Loop.post`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -219,6 +223,78 @@ class Pool:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._size)
         return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+class Crew:
+    """At most `size` calls at once, each on a thread of the lowest priority, kept for the next.
+
+    Unlike a pool's, a call may outlive its caller: a cancelled one waits `patience` for the call to
+    return, then leaves the thread to itself. Loop only.
+    """
+
+    def __init__(self, name: str, size: int, patience: timedelta) -> None:
+        self.name = name
+        self._size = size
+        self._patience_s = patience.total_seconds()
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._idle: list[queue.SimpleQueue[_Call | None]] = []
+        self._made = 0
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Run `function(*args)` off the loop, and raise what it raises."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._size)
+        async with self._limiter:
+            hands = self._idle.pop() if self._idle else self._start()
+            call = _Call(Loop(), partial(function, *args), anyio.Event())
+            hands.put(call)
+            try:
+                await call.done.wait()
+            finally:
+                with anyio.move_on_after(self._patience_s, shield=True):
+                    await call.done.wait()
+                if call.done.is_set():
+                    self._idle.append(hands)
+                else:
+                    log.warning("thread.left", crew=self.name, call=str(function))
+                    hands.put(None)
+            if call.error is not None:
+                raise call.error
+            return cast(T, call.result)
+
+    def dismiss(self) -> None:
+        """End the threads that have nothing to do."""
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _start(self) -> queue.SimpleQueue[_Call | None]:
+        hands: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._made += 1
+        name = f"headwater-{self.name}-{self._made}"
+        threading.Thread(target=self._main, args=(hands,), name=name, daemon=True).start()
+        return hands
+
+    @staticmethod
+    def _main(hands: queue.SimpleQueue[_Call | None]) -> None:
+        _yield_to_others()
+        while (call := hands.get()) is not None:
+            call.run()
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    loop: Loop
+    function: Callable[[], Any]
+    done: anyio.Event
+    result: Any = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.function()
+        except BaseException as error:  # noqa: BLE001 – the call's root: raised at the caller
+            self.error = error
+        self.loop.post(self.done.set)
 
 
 def _yield_to_others() -> None:

@@ -138,6 +138,21 @@ class JobContract:
             ]
             assert await claim(opened, types=()) == []
 
+    async def test_few_heavy_jobs_are_claimed_and_others_pass_them(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            heavy = [new(f"h{n}", type="rebuild", priority=1) for n in range(3)]
+            await submit(opened, *heavy, new("a"), new("b"), new("c"))
+            types = ("rebuild", "count")
+
+            async def take(room: int) -> list[str]:
+                command = ClaimJobs("one", types, 3, FAR_US, ["rebuild"], room)
+                claimed: Claimed = await opened.store.write(command)
+                return [job.id for job in claimed.jobs]
+
+            assert await take(1) == ["h0", "a", "b"]
+            assert await take(0) == ["c"]
+            assert await take(5) == ["h1", "h2"]
+
     async def test_a_job_waits_for_its_time(self, backend: Backend) -> None:
         async with backend.open() as opened:
             opened.clock.us = 1_000

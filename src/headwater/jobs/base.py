@@ -41,8 +41,11 @@ class JobContext(ABC):
     """
 
     job: Job
-    folder: Path
     saved: State
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path: ...
 
     @property
     def params(self) -> Params:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -121,14 +121,17 @@ class ForgetJobs:
 class ClaimJobs:
     """→ `Claimed`. Change `job.started` for each job.
 
-    The first `limit` that wait: highest priority, then earliest `not_before`, then oldest. They
-    are the process's until `until_us`.
+    The first `limit` of `types` that wait: highest priority, then earliest `not_before`, then
+    oldest; at most `heavy_limit` of the types that are `heavy`. They are the process's until
+    `until_us`.
     """
 
     process: str
     types: Collection[str]
     limit: int
     until_us: int
+    heavy: Collection[str] = ()
+    heavy_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,9 @@ class SaveJob:
     progress: Progress
     saved: dict[str, Any] | None = None
     tell: bool = True
+
+    def having(self, saved: dict[str, Any]) -> SaveJob:
+        return replace(self, saved=saved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,15 @@ def claim_jobs(tx: Transaction, command: ClaimJobs) -> Claimed:
         "AND due = 0 AND not_before_us <= ? ORDER BY not_before_us LIMIT ?)",
         [tx.clock.now_us(), _DUE_AT_ONCE],
     )
-    jobs = []
-    for row in first_waiting(tx.db, command.types, command.limit):
+    jobs: list[Job] = []
+    heavy = command.heavy_limit
+    for row, type in first_waiting(tx.db, command.types, command.limit):
+        if len(jobs) == command.limit:
+            break
+        if type in command.heavy:
+            if not heavy:
+                continue
+            heavy -= 1
         claimed = tx.db.execute(
             "UPDATE jobs SET status = 'running', due = 0, advanced = 0, attempt = attempt + 1, "
             "lease = lease + 1, lease_until_us = ?, worker = ?, started_us = ?, updated_us = ?, "

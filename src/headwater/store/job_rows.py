@@ -99,23 +99,27 @@ def workers_of(db: sqlite3.Connection, process: str | None = None) -> list[Worke
     return [worker_of(row) for row in rows]
 
 
-def first_waiting(db: sqlite3.Connection, types: Collection[str], limit: int) -> list[int]:
-    """The rows of the first jobs of `types` that are due: a seek per type, whatever else waits."""
+def first_waiting(
+    db: sqlite3.Connection, types: Collection[str], limit: int
+) -> list[tuple[int, str]]:
+    """Rows and types of the jobs that are due, in order: at least the first `limit`.
+
+    A seek per type, whatever else waits.
+    """
     if not types:
         return []
     one = (
-        "SELECT * FROM (SELECT row, rank, not_before_us FROM jobs WHERE status = 'queued' "
+        "SELECT * FROM (SELECT row, rank, not_before_us, type FROM jobs WHERE status = 'queued' "
         "AND due = 1 AND type = ? ORDER BY rank, not_before_us, row LIMIT ?)"
     )
     values: list[Any] = []
     for type in types:
         values += (type, limit)
-    rows = db.execute(
-        f"SELECT row FROM ({' UNION ALL '.join([one] * len(types))}) "
-        "ORDER BY rank, not_before_us, row LIMIT ?",
-        [*values, limit],
+    return db.execute(
+        f"SELECT row, type FROM ({' UNION ALL '.join([one] * len(types))}) "
+        "ORDER BY rank, not_before_us, row",
+        values,
     ).fetchall()
-    return [row for (row,) in rows]
 
 
 def next_delayed(db: sqlite3.Connection) -> int | None:
