@@ -13,12 +13,35 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
+import msgspec
 from service.session_view import SessionView
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from headwater.api.socket.frames import ErrorFrame, FailureFrame, ResponseFrame
+from headwater.api.socket.session_frames import (
+    SESSION_ACTIONS,
+    ChangeFrame,
+    PassedOnFrame,
+    ResultsFrame,
+    SessionGoodbyeFrame,
+    SessionWelcomeFrame,
+    StateFrame,
+)
+
 Json = dict[str, Any]
 PATIENCE_S = 20.0
+
+DESCRIBED: dict[tuple[str, str | None], type[msgspec.Struct]] = {
+    ("system", "welcome"): SessionWelcomeFrame,
+    ("system", "goodbye"): SessionGoodbyeFrame,
+    ("state", None): StateFrame,
+    ("event", None): ChangeFrame,
+    ("live", None): ResultsFrame,
+    ("message", None): PassedOnFrame,
+    ("response", None): ResponseFrame,
+    ("error", None): ErrorFrame,
+}
 
 
 class Guest(SessionView):
@@ -38,6 +61,7 @@ class Guest(SessionView):
         **params: str,
     ) -> None:
         super().__init__()
+        self._actions: dict[int, str] = {}
         asked = {"display_name": name, **params}
         if library is not None:
             asked["library"] = library
@@ -75,7 +99,10 @@ class Guest(SessionView):
         return process
 
     def read(self) -> Json:
-        frame: Json = json.loads(self.socket.recv(timeout=PATIENCE_S))
+        text = self.socket.recv(timeout=PATIENCE_S)
+        assert isinstance(text, str)
+        frame: Json = json.loads(text)
+        is_as_described(text, frame, self._actions.pop(frame.get("request_id", 0), None))
         self.apply(frame)
         return frame
 
@@ -104,6 +131,7 @@ class Guest(SessionView):
 
     def send(self, action: str, **data: Any) -> int:
         id = next(self._ids)
+        self._actions[id] = action
         frame = {"type": "request", "action": action, "request_id": id, "data": data}
         self.socket.send(json.dumps(frame))
         return id
@@ -163,6 +191,22 @@ class Guest(SessionView):
     def fall_silent(self) -> None:
         """Answer nothing any more, not even pings, and keep the connection open."""
         self.socket.protocol.data_to_send = list  # type: ignore[method-assign]  # a silent one
+
+
+def is_as_described(text: str, frame: Json, action: str | None) -> None:
+    """Every frame has the members of its struct, from which `/asyncapi.json` is made; no other."""
+    kind = DESCRIBED[frame["type"], frame.get("event") if frame["type"] == "system" else None]
+    if frame["type"] == "response" and not frame["success"]:
+        kind = FailureFrame
+    again = json.loads(msgspec.json.encode(msgspec.json.decode(text, type=kind)))
+    if "error" in frame:
+        assert frame["error"].items() >= again["error"].items()  # some codes bring more
+        again["error"] = frame["error"]
+    assert again == frame
+    if action is not None and "data" in frame:
+        data = json.dumps(frame["data"]).encode()
+        answer = msgspec.json.decode(data, type=SESSION_ACTIONS[action][1])
+        assert json.loads(msgspec.json.encode(answer)) == frame["data"]
 
 
 def open_socket(
