@@ -19,6 +19,12 @@ NAMES = frozenset(
         "embedding.before_write",  # pending documents embedded, not yet written
         "alerts.before_write",  # documents matched with alerts, nothing written
         "alerts.after_write",  # matches written, their place saved with them
+        "import.before_group",  # a group of an import is ready, not yet committed
+        "import.after_group",  # committed, with the place the import has reached
+        "import.before_end",  # all groups committed, the batch not yet ended
+        "delete.after_piece",  # some documents of a batch delete are gone
+        "export.before_finish",  # every document written, the file not yet whole
+        "rebuild.asked",  # everybody was asked to make views anew, nobody has
         "ingest.before_result",  # committed, result line not yet sent
         "ingest.before_summary",  # all committed, summary not yet sent
         "view.before_manifest",  # segment files written, manifest not

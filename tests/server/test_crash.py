@@ -45,7 +45,11 @@ NTH = {
 VIEWS = tuple(sorted(name for name in failpoints.NAMES if name.startswith("view.")))
 """Passed when a view is saved, whatever the stream does: the test says when it may be."""
 ELSEWHERE = frozenset(
-    name for name in failpoints.NAMES if name.startswith(("alerts.", "embedding.", "keyword."))
+    name
+    for name in failpoints.NAMES
+    if name.startswith(
+        ("alerts.", "delete.", "embedding.", "export.", "import.", "keyword.", "rebuild.")
+    )
 )
 """Places of parts that such a stream does not come by; their own tests kill there."""
 LIMIT = 2000

@@ -18,7 +18,14 @@ from headwater.errors import (
     TooManyJobs,
 )
 from headwater.model import Job, Progress
-from headwater.store.base import Together, UpdateLibrary
+from headwater.store.base import (
+    BeginBatch,
+    EndBatch,
+    FailOpenBatches,
+    Together,
+    UpdateLibrary,
+    job_owner,
+)
 from headwater.store.job_commands import (
     CancelJob,
     Claimed,
@@ -91,6 +98,54 @@ class JobContract:
     @pytest.fixture
     def backend(self) -> Backend:
         raise NotImplementedError
+
+    async def test_batch_of_a_job_lives_as_long_as_its_job(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            await submit(opened, new("a"), new("b"))
+            one, two = await claim(opened, 2)
+            for job in (one, two):
+                begin = BeginBatch(library.number, job.id, job_owner(job.id), once=True)
+                first = await store.write(begin)
+                assert await store.write(begin) == first, "it is begun once"
+            assert await store.write(FailOpenBatches("nobody is alive", set())) == 0
+            await store.write(EndBatch(one.id, {"received": 1}))
+            await store.write(CompleteJob(one.id, one.lease, Progress(), {}))
+            await store.write(FailJob(two.id, two.lease, Progress(), ERROR, None))
+            batches = [
+                (change.type, change.subject)
+                for change in await whole_log(opened)
+                if change.type.startswith("batch.")
+            ]
+            assert batches == [
+                ("batch.started", "a"),
+                ("batch.started", "b"),
+                ("batch.completed", "a"),
+                ("batch.failed", "b"),
+            ]
+            assert (await stored(opened, "b")).status == "failed"
+            await is_sound(opened)
+
+    async def test_last_of_commands_that_go_together_is_made_of_the_others(
+        self, backend: Backend
+    ) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            await submit(opened, new("a"))
+            (job,) = await claim(opened)
+            rename = UpdateLibrary(library.number, name="else")
+
+            def save(results: list[Any]) -> SaveJob:
+                return SaveJob(job.id, job.lease, Progress(), {"version": results[1].version})
+
+            await store.write(Together([HoldLease(job.id, job.lease), rename], then=save))
+            assert (await stored(opened, "a")).saved == {"version": 2}
+            stale = HoldLease(job.id, job.lease - 1)
+            with pytest.raises(LeaseLost):
+                await store.write(
+                    Together([UpdateLibrary(library.number, name="third"), stale], then=save)
+                )
+            assert (await opened.store.read(lambda r: r.library("third"))) is None
 
     async def test_a_job_is_queued_claimed_and_completed(self, backend: Backend) -> None:
         async with backend.open() as opened:

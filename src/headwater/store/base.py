@@ -241,16 +241,24 @@ class DeleteDocuments:
     positions: Sequence[Position] | None = None
 
 
+def job_owner(job_id: str) -> str:
+    """The owner of a job's batches."""
+    return f"job:{job_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class BeginBatch:
     """→ `Position`. Change `batch.started`; the batch counts as open until `EndBatch`.
 
-    `owner` names the process that takes the batch in, for `FailOpenBatches`.
+    `owner` names the process that takes the batch in, for `FailOpenBatches`; or the job, as
+    `job_owner` has it: its batches fail when it ends before them. With `once`, a batch that its
+    owner has open gives the head, and no change.
     """
 
     number: int
     batch_id: str
     owner: str
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +275,8 @@ class EndBatch:
 
 @dataclass(frozen=True, slots=True)
 class FailOpenBatches:
-    """→ `int`: how many batches were left open by owners not `alive`; each gets `batch.failed`."""
+    """→ `int`: how many batches processes that are not `alive` left open. Change `batch.failed` for
+    each."""
 
     error: str
     alive: Collection[str]

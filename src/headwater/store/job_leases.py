@@ -33,6 +33,7 @@ from headwater.store.job_rows import (
 from headwater.store.job_writes import end_cancelled, queue_again, tell
 from headwater.store.records import canonical, encode
 from headwater.store.transaction import Transaction
+from headwater.store.upkeep import fail_batches_of_job
 
 _DUE_AT_ONCE = 10_000
 """Jobs whose time has come that are put in line by one claim."""
@@ -238,6 +239,7 @@ def _end(
     if status == "failed":
         more["dead"] = dead
     tell(tx, f"job.{status}", job, **more)
+    fail_batches_of_job(tx, job.id, "the job failed before the batch ended")
     return job
 
 

@@ -33,6 +33,7 @@ from headwater.store.job_data import job_data
 from headwater.store.job_rows import JOB_COLUMNS, job_of, job_with
 from headwater.store.records import canonical, encode
 from headwater.store.transaction import Transaction
+from headwater.store.upkeep import fail_batches_of_job
 
 _INSERT = (
     "INSERT INTO jobs (id, type, library_id, status, due, dead, cancel_requested, advanced, rank, "
@@ -200,6 +201,7 @@ def end_cancelled(tx: Transaction, job: Job, progress: Progress | None = None) -
         ],
     )
     tell(tx, "job.cancelled", job)
+    fail_batches_of_job(tx, job.id, "the job was cancelled before the batch ended")
     return job
 
 

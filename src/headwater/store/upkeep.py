@@ -12,7 +12,14 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from headwater.model import Position
 from headwater.store import schema
-from headwater.store.base import Announce, BeginBatch, EndBatch, FailOpenBatches, TrimLog
+from headwater.store.base import (
+    Announce,
+    BeginBatch,
+    EndBatch,
+    FailOpenBatches,
+    TrimLog,
+    job_owner,
+)
 from headwater.store.migrate import new_log_id
 from headwater.store.records import encode
 from headwater.store.transaction import Transaction
@@ -52,6 +59,14 @@ _SET_META = schema.compiled(
 
 def begin_batch(tx: Transaction, command: BeginBatch) -> Position:
     library = tx.library(command.number)
+    if (
+        command.once
+        and tx.db.execute(
+            "SELECT 1 FROM batches WHERE batch_id = ? AND owner = ?",
+            [command.batch_id, command.owner],
+        ).fetchone()
+    ):
+        return tx.position
     tx.db.execute(
         _BEGIN,
         {
@@ -74,10 +89,23 @@ def end_batch(tx: Transaction, command: EndBatch) -> Position:
 
 
 def fail_open_batches(tx: Transaction, command: FailOpenBatches) -> int:
-    left = [row for row in tx.db.execute(_ALL_OPEN).fetchall() if row[3] not in command.alive]
+    left = [
+        row
+        for row in tx.db.execute(_ALL_OPEN).fetchall()
+        if row[3] not in command.alive and not row[3].startswith(job_owner(""))
+    ]
     for row, batch_id, library_id, _ in left:
         _end(tx, row, batch_id, library_id, {}, command.error)
     return len(left)
+
+
+def fail_batches_of_job(tx: Transaction, job_id: str, error: str) -> None:
+    """The job has ended: what it left open has failed."""
+    for row, batch_id, library_id in tx.db.execute(
+        "SELECT row, batch_id, library_id FROM batches WHERE owner = ? ORDER BY row",
+        [job_owner(job_id)],
+    ).fetchall():
+        _end(tx, row, batch_id, library_id, {}, error)
 
 
 def _end(
