@@ -107,6 +107,7 @@ class Reading:
     asked: Asked
     shown: ShownHits
     seen: list[tuple[str, list[tuple[str, float]]]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
     at: Position = -1
     resumed: bool = False
 
@@ -130,6 +131,7 @@ class Reading:
                     self.shown.hear(sent.event, msgspec.json.decode(sent.data))
                 assert self.shown.cursor == deltas.cursor == watch.cursor
                 self.seen.append((deltas.cursor, self.shown.told()))
+                self.kinds.append(deltas.kind)
                 self.at = invariants.position(deltas.cursor)[0]
                 ends.look()
                 if takings is not None:
@@ -179,20 +181,20 @@ async def _story(
     writes: Sequence[tuple[Any, ...]],
     asked: Sequence[Asked],
 ) -> None:
-    library = await _library(parts, metric)
+    library = await make_library(parts, metric)
     history, ends = History(), Ending()
     for write in begun:
-        await _write(parts, library, history, ends, write)
+        await write_one(parts, library, history, ends, write)
     ends.readings = [Reading(one, ShownHits(one.grouped)) for one in asked]
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for reading in ends.readings:
                 tasks.start_soon(reading.read, parts, library, ends)
             for write in writes:
-                await _write(parts, library, history, ends, write)
+                await write_one(parts, library, history, ends, write)
             ends.over = True
     for reading in ends.readings:
-        _agrees(reading, history, metric)
+        agrees(reading, history, metric)
         assert reading.at >= ends.position
         if not reading.resumed:
             assert reading.shown.unknown == 0, "in normal flow every event is exact"
@@ -205,7 +207,7 @@ async def _story(
     assert parts.live.snapshot()["watches"] == 0
 
 
-def _agrees(reading: Reading, history: History, metric: Metric) -> None:
+def agrees(reading: Reading, history: History, metric: Metric) -> None:
     asked = reading.asked
     k = 10 if asked.k is None and asked.floor is None else asked.k
     last = -1
@@ -224,12 +226,12 @@ def _agrees(reading: Reading, history: History, metric: Metric) -> None:
         ), f"{asked} at {position}"
 
 
-async def _library(parts: Parts, metric: Metric) -> Library:
+async def make_library(parts: Parts, metric: Metric) -> Library:
     name = SystemClock().uuid7().replace("-", "")
     return await parts.libraries.create(name, embedder="none", dimension=DIMENSION, metric=metric)
 
 
-async def _write(
+async def write_one(
     parts: Parts, library: Library, history: History, ends: Ending, write: tuple[Any, ...]
 ) -> None:
     match write:

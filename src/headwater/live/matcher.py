@@ -333,6 +333,8 @@ class Matcher:
         for standing, rows, scores in outcome.shown:
             standing.rows, standing.scores = rows, scores
             changed[standing] = None
+            if standing.wanted.k is None and len(rows) > self._most:
+                standing.fail(too_many(self._most))
         for standing, kept in outcome.full:
             self._widen(standing, kept)
             changed[standing] = None
