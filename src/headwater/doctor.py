@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -37,6 +38,9 @@ OWN_BYTES = 200_000_000
 """What a server takes with nothing loaded: the model, the libraries, the ring."""
 
 
+_PATIENCE = timedelta(hours=12)
+
+
 class Finding(NamedTuple):
     """One check: what was looked at, whether it is well, and what was seen."""
 
@@ -49,7 +53,9 @@ def examine(settings: Settings) -> list[Finding]:
     """Check everything in the data folder. Raises `Refused` when there is no store to check."""
     if not (settings.data / "headwater.db").exists():
         raise Refused(f"there is no store in {settings.data}; name its folder with --data")
-    return anyio.run(_examine, settings)
+    # Loading a large library may take minutes, and that is no ailment.
+    patient = settings.search.model_copy(update={"max_wait": _PATIENCE})
+    return anyio.run(_examine, settings.model_copy(update={"search": patient}))
 
 
 async def _examine(settings: Settings) -> list[Finding]:

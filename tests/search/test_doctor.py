@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from anyio import to_thread
 from search.keyword_house import keyword_house
 
 from headwater.app import Parts
-from headwater.doctor import _compared, _text_rows
+from headwater.doctor import _compared, _text_rows, examine
 from headwater.model import Rows
+from headwater.settings import SearchSettings, Settings
 from headwater.store.base import DeleteDocument
 
 pytestmark = pytest.mark.anyio
@@ -67,3 +70,12 @@ async def test_without_writers_every_row_counts(tmp_path: Path) -> None:
             cast(Parts, house), lambda reader: _text_rows(reader, library), viewed, "view"
         )
         assert told.detail.endswith("0 missing and 1 too many")
+
+
+async def test_a_library_that_loads_slowly_is_well(tmp_path: Path) -> None:
+    async with keyword_house(tmp_path) as house:
+        library = await house.library()
+        await house.put(library, "a", "a")
+    hasty = Settings(data=tmp_path, search=SearchSettings(max_wait=timedelta(microseconds=1)))
+    findings = await to_thread.run_sync(examine, hasty)
+    assert all(finding.ok for finding in findings), findings
