@@ -25,6 +25,7 @@ from headwater.errors import (
     InvalidSession,
     LibraryNotFound,
     MessageTooLarge,
+    Overloaded,
     PresenceLost,
     Replaced,
     SessionNotFound,
@@ -35,6 +36,7 @@ from headwater.service.live import LiveQuery
 from headwater.service.sessions import Newcomer, Stay
 from headwater.settings import SessionSettings, Settings
 from headwater.store import DataFolder
+from headwater.store.base import Command
 from headwater.store.session_commands import LeaveSession
 
 pytestmark = pytest.mark.anyio
@@ -313,6 +315,49 @@ async def test_people_of_a_silent_process_are_taken_out(tmp_path: Path) -> None:
         await ann.sees("Ann")
         assert "silent" in parts.folder.alive()
         silent.release()
+
+
+async def test_a_leaving_that_the_store_did_not_take_is_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with processes(tmp_path, 1, lease=0.4) as (parts,), joined(parts, "Ann") as ann:
+        write = parts.store.write
+        refused = 0
+
+        async def busy(command: Command) -> Any:
+            nonlocal refused
+            if isinstance(command, LeaveSession) and refused < 2:
+                refused += 1
+                raise Overloaded("too much waits; retry")
+            return await write(command)
+
+        monkeypatch.setattr(parts.store, "write", busy)
+        async with joined(parts, "Bob"):
+            await ann.sees("Ann", "Bob")
+        assert refused == 1
+        assert parts.sessions.figures()["people"] == 1
+        await ann.sees("Ann")
+        assert refused == 2
+
+
+async def test_a_query_that_fails_is_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with processes(tmp_path, 1) as (parts,), joined(parts, "Ann") as ann:
+        watch = parts.live.watch
+        failures = iter([Overloaded("no room for it; retry"), ZeroDivisionError()])
+
+        def failing(*asked: Any, **how: Any) -> Any:
+            for failure in failures:
+                raise failure
+            return watch(*asked, **how)
+
+        monkeypatch.setattr(parts.live, "watch", failing)
+        await parts.sessions.revise(ann.stay, 0, LiveQuery(vector=[1.0, 0.0], k=1))
+        await ann.finds("a")
+        told = [frame for frame in ann.frames if frame["type"] == "live"]
+        assert [frame["event"] for frame in told] == ["failed", "failed", "snapshot", "ready"]
+        assert [frame["data"].get("code") for frame in told[:2]] == ["overloaded", "internal"]
 
 
 async def test_who_reads_too_slowly_gets_the_state_instead_of_a_queue(tmp_path: Path) -> None:

@@ -16,12 +16,19 @@ import structlog
 
 from headwater.changes import Log
 from headwater.clock import Clock
-from headwater.errors import StoreFailed
+from headwater.errors import HeadwaterError, Unavailable
 from headwater.live.bus import Bus
 from headwater.settings import SessionSettings
 from headwater.store import DataFolder
-from headwater.store.session_commands import ForgetSessions, RemoveLostPeople, RenewLease
+from headwater.store.session_commands import (
+    ForgetSessions,
+    LeaveSession,
+    RemoveLostPeople,
+    RenewLease,
+)
 
+GOODBYE_S = 5.0
+"""How long the end of a connection waits for its leaving to be written; then it is tried again."""
 FORGET_EVERY_S = 600.0
 FORGET_AT_ONCE = 20
 """Sessions deleted in one transaction: each may have hundreds of notes."""
@@ -49,12 +56,14 @@ class Presence:
         self._settings = settings
         self._process = process
         self._people = people
+        self._unsaid: dict[str, str] = {}
 
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._renew)
+            tasks.start_soon(self._say_again)
             tasks.start_soon(self._reap)
             tasks.start_soon(self._forget)
             task_status.started()
@@ -63,13 +72,40 @@ class Presence:
         """Until when a lease runs that is given now."""
         return self._clock.now_us() + _us(self._settings.lease)
 
+    async def leave(self, person_id: str, reason: str) -> None:
+        """Tell that somebody is gone, if not now then as soon as the store takes it.
+
+        Shielded: it is told even when the one who leaves is being cancelled.
+        """
+        self._unsaid[person_id] = reason
+        with anyio.move_on_after(GOODBYE_S, shield=True):
+            try:
+                await self._say(person_id, reason)
+            except HeadwaterError as error:
+                log_line.warning("session.not_left", person=person_id, detail=error.detail)
+
+    async def _say(self, person_id: str, reason: str) -> None:
+        await self._log.store.write(LeaveSession(person_id, reason))
+        self._unsaid.pop(person_id, None)
+
+    async def _say_again(self) -> None:
+        """Nobody may stay behind because the store was busy in the moment of their leaving."""
+        while True:
+            await anyio.sleep(self._settings.lease.total_seconds() / 4)
+            for person_id, reason in list(self._unsaid.items()):
+                try:
+                    await self._say(person_id, reason)
+                except Unavailable as error:
+                    log_line.warning("session.not_left", person=person_id, detail=error.detail)
+                    break
+
     async def _renew(self) -> None:
         while True:
             await anyio.sleep(self._settings.lease.total_seconds() / 4)
             if self._people():
                 try:
                     await self._log.store.write(RenewLease(self._process, self.lease_us()))
-                except StoreFailed as error:
+                except Unavailable as error:
                     log_line.warning("sessions.lease_not_renewed", detail=error.detail)
 
     async def _reap(self) -> None:
@@ -78,7 +114,7 @@ class Presence:
                 try:
                     self._bus.sweep(self._folder.alive)
                     await self._reap_once()
-                except StoreFailed as error:
+                except Unavailable as error:
                     log_line.warning("sessions.not_reaped", detail=error.detail)
             await anyio.sleep(self._settings.reap_every.total_seconds())
 
@@ -98,7 +134,7 @@ class Presence:
                 try:
                     while await self._log.store.write(ForgetSessions(before_us, FORGET_AT_ONCE)):
                         pass
-                except StoreFailed as error:
+                except Unavailable as error:
                     log_line.warning("sessions.not_forgotten", detail=error.detail)
             await anyio.sleep(FORGET_EVERY_S)
 

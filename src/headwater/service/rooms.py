@@ -21,7 +21,7 @@ from headwater.errors import (
     PresenceLost,
     Replaced,
     SessionNotFound,
-    StoreFailed,
+    Unavailable,
 )
 from headwater.feeds import Selection
 from headwater.feeds.event import events
@@ -145,7 +145,7 @@ class Rooms:
             else:
                 try:
                     position = await self._catch_up(position)
-                except StoreFailed as error:
+                except Unavailable as error:
                     log_line.warning("sessions.not_followed", detail=error.detail)
                     await anyio.sleep(_FIRST_PAUSE_S)
                     continue
@@ -279,6 +279,9 @@ class Rooms:
             except HeadwaterError as error:
                 log_line.info("session.query_failed", session=room.id, code=error.code)
                 room.fail(error)
+            except Exception as error:  # the task's root: one room fails, not all
+                log_line.error("session.query_crashed", session=room.id, exc_info=error)
+                room.fail(HeadwaterError("a bug in the server; its log has the details"))
             await anyio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -11,9 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 import msgspec
-import structlog
 
 from headwater.changes import Log
 from headwater.clock import Clock
@@ -37,7 +35,6 @@ from headwater.store.session_commands import (
     DeleteSession,
     Joined,
     JoinSession,
-    LeaveSession,
     PlaceMark,
     RemoveMark,
     ReviseMark,
@@ -48,10 +45,6 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-z]{3,20}")
 _CLIENT = re.compile(r"[\x21-\x7e]{1,128}")
 _CHUNK = re.compile(r"(.+)#([0-9]{1,9})", re.DOTALL)
 LONGEST_DISPLAY_NAME = 64
-GOODBYE_S = 5.0
-"""How long the end of a connection may take to be written; after that the lease does it."""
-
-log_line = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,7 @@ class Sessions:
         except BaseException as error:
             # Cancelled while waiting, it may be written all the same.
             if entered or not isinstance(error, HeadwaterError):
-                await self._leave(person_id, "left")
+                await self._presence.leave(person_id, "left")
             raise
         seat = Seat(person_id, newcomer.name, newcomer.colour, Mailbox(settings.buffer_bytes))
         room.seats[person_id] = seat
@@ -140,14 +133,7 @@ class Sessions:
         """Shielded: it is told even when the one who leaves is being cancelled."""
         stay.room.seats.pop(stay.seat.person_id, None)
         self.rooms.leave(stay.room)
-        await self._leave(stay.seat.person_id, reason)
-
-    async def _leave(self, person_id: str, reason: str) -> None:
-        with anyio.move_on_after(GOODBYE_S, shield=True):
-            try:
-                await self._log.store.write(LeaveSession(person_id, reason))
-            except HeadwaterError as error:
-                log_line.warning("session.not_left", person=person_id, detail=error.detail)
+        await self._presence.leave(stay.seat.person_id, reason)
 
     # ── What people do ──────────────────────────────────────────────────────────────────────────
 

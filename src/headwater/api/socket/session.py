@@ -75,6 +75,7 @@ class SessionSocket:
     async def run(self, streams: OpenStreams) -> str:
         """Serve until the client leaves or is put out, or `streams` are stopped.
 
+        To be called right after `streams.check`.
         Gives the reason to tell the others. The socket is closed, or closing, when this returns,
         and no task of it is left.
         """
@@ -200,6 +201,11 @@ class SessionSocket:
         except HeadwaterError as error:
             self._statistics.errors[error.code] += 1
             await self._outbox.send(frames.failure(frame.request_id, error))
+        except Exception as error:  # the request's root: it fails, not the socket
+            self._statistics.errors[HeadwaterError.code] += 1
+            log_line.error("websocket.crashed", action=frame.action, exc_info=error)
+            bug = HeadwaterError("a bug in the server; its log has the details")
+            await self._outbox.send(frames.failure(frame.request_id, bug))
         else:
             await self._outbox.send(frames.response(frame.request_id, frames.encode(data)))
 

@@ -44,6 +44,7 @@ class SessionEndpoint:
             return
         reason = "left"
         try:
+            sockets.streams.check()
             socket = SessionSocket(
                 wire,
                 receive,
