@@ -77,7 +77,7 @@ class Deletions:
             looked_at += SCANNED_DOCUMENTS
             matched += len(found)
             if not dry_run:
-                for piece in _pieces(found, lambda document: document.chunks.count):
+                for piece in pieces(found, lambda document: document.chunks.count):
                     gone = await self._delete(library, filter, piece)
                     deleted += len(gone)
                     position = max([position, *gone])
@@ -96,7 +96,7 @@ class Deletions:
         if dry_run:
             return Deletion(len(chunks), 0, self._log.head)
         position, deleted = self._log.head, 0
-        for piece in _pieces(wanted, lambda id: chunks.get(id, 0)):
+        for piece in pieces(wanted, lambda id: chunks.get(id, 0)):
             command = DeleteDocuments(library.number, piece)
             done: list[Position | None] = await self._log.store.write(command)
             gone = [each for each in done if each is not None]
@@ -132,7 +132,7 @@ class Deletions:
         return gone
 
 
-def _pieces(documents: Sequence[T], chunks_of: Callable[[T], int]) -> Iterator[list[T]]:
+def pieces(documents: Sequence[T], chunks_of: Callable[[T], int]) -> Iterator[list[T]]:
     """As many documents at a time as one transaction should delete; a huge one goes alone."""
     piece: list[T] = []
     chunks = 0

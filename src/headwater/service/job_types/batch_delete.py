@@ -1,0 +1,188 @@
+"""`batch_delete`: the documents of a filter, or those named, a piece at a time.
+
+Each piece is one transaction with the place the job has reached, so that what is counted as deleted
+was deleted once. A filter takes the documents that were there when the job began; one that an
+update takes out of the filter stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from headwater import failpoints
+from headwater.changes.log import Log
+from headwater.errors import InvalidJob
+from headwater.filters import Filter
+from headwater.jobs.base import JobContext, Params, Result
+from headwater.model import Described, Document, Library, Position
+from headwater.service.deletion import pieces
+from headwater.service.drafts import check_id
+from headwater.service.job_types.params import filter_of, kept, read
+from headwater.service.libraries import Libraries
+from headwater.service.matching import find, meets
+from headwater.store.base import DeleteDocuments, Reader
+
+MAX_IDS = 10_000
+
+_FOUND = 2_000
+"""Documents of a filter that are found at once, and then deleted in pieces."""
+_NAMED = 1_000
+_ATTEMPTS = 5
+
+
+class DeleteParams(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Exactly one of the two; `{}` is every document."""
+
+    filter: dict[str, Any] | None = None
+    ids: list[str] | None = None
+
+
+class State(msgspec.Struct, omit_defaults=True):
+    """`reached` is a document's row, or how many of the ids; `last_row` is where a filter ends."""
+
+    begun: bool = False
+    reached: int = 0
+    last_row: int = 0
+    deleted: int = 0
+    position: Position = 0
+
+
+class BatchDelete:
+    """Loop only."""
+
+    type = "batch_delete"
+    heavy = False
+    needs_library = True
+
+    def __init__(self, log: Log, libraries: Libraries) -> None:
+        self.log = log
+        self.libraries = libraries
+
+    async def check(self, params: Params, library: Library | None) -> Params:
+        given = read(params, DeleteParams)
+        if (given.filter is None) == (given.ids is None):
+            raise InvalidJob(
+                "give exactly one of `filter` and `ids`; `{}` filters nothing out", path="params"
+            )
+        if given.filter is not None:
+            filter_of(given.filter)
+        if given.ids is not None:
+            if len(given.ids) > MAX_IDS:
+                raise InvalidJob(
+                    f"{len(given.ids)} ids in one job, the limit is {MAX_IDS}; make several jobs",
+                    path="params.ids",
+                )
+            for place, id in enumerate(given.ids):
+                try:
+                    check_id(id)
+                except Exception as error:
+                    raise InvalidJob(str(error), path=f"params.ids[{place}]") from error
+            given.ids = list(dict.fromkeys(given.ids))
+        return kept(given)
+
+    async def run(self, context: JobContext) -> Result:
+        library = await self.libraries.fresh(context.job.library_id or "")
+        return await _Delete(self, context, library).run()
+
+
+class _Delete:
+    """One attempt."""
+
+    def __init__(self, type: BatchDelete, context: JobContext, library: Library) -> None:
+        self._type = type
+        self._context = context
+        self._library = library
+        self._params = read(context.params, DeleteParams)
+        self._state = msgspec.convert(context.saved, State)
+
+    async def run(self) -> Result:
+        if self._params.ids is not None:
+            await self._named(self._params.ids)
+        else:
+            await self._matching(filter_of(self._params.filter))
+        cursor = self._type.log.cursor(self._state.position)
+        return {"deleted": self._state.deleted, "cursor": str(cursor)}
+
+    async def _named(self, ids: list[str]) -> None:
+        number, context = self._library.number, self._context
+        while (start := self._state.reached) < len(ids):
+            some = ids[start : start + _NAMED]
+            counts = await context.read(
+                lambda reader, some=some: reader.chunk_counts(number, some)  # type: ignore[misc]  # default argument
+            )
+            for piece in pieces(some, lambda id, counts=counts: counts.get(id, 0)):  # type: ignore[misc]  # default argument
+                context.progress(self._state.reached, len(ids), "deleting")
+                reached = self._state.reached + len(piece)
+                await self._delete(DeleteDocuments(number, piece), reached)
+        context.progress(len(ids), len(ids))
+
+    async def _matching(self, filter: Filter) -> None:
+        number, context = self._library.number, self._context
+        if not self._state.begun:
+            last_row = await context.read(lambda reader: reader.last_row(number))
+            self._state = State(begun=True, last_row=last_row)
+            await context.save(msgspec.to_builtins(self._state))
+        context.progress(self._state.deleted, None, "deleting")
+        while (start := self._state.reached) < self._state.last_row:
+
+            def look(reader: Reader, start: int = start) -> tuple[list[Described], int | None]:
+                def page(after: int, count: int) -> list[Described]:
+                    return reader.described(number, after_row=after, limit=count)
+
+                return find(page, filter, start, _FOUND)
+
+            found, next_row = await context.read(look)
+            last_row = self._state.last_row
+            found = [document for document in found if document.row <= last_row]
+            for piece in pieces(found, lambda document: document.chunks.count):
+                await self._while_meeting(filter, piece)
+            await self._reach(last_row if next_row is None else next_row)
+
+    async def _while_meeting(self, filter: Filter, found: Sequence[Described | Document]) -> None:
+        """Delete what was found, as long as it goes on meeting the filter."""
+        number = self._library.number
+        for _ in range(_ATTEMPTS):
+            ids = [document.id for document in found]
+            positions = [document.position for document in found]
+            done = await self._delete(DeleteDocuments(number, ids, positions))
+            left = [id for id, position in zip(ids, done, strict=True) if position is None]
+
+            def read(reader: Reader, left: list[str] = left) -> dict[str, Document]:
+                return reader.documents_by_id(number, left)
+
+            now = await self._context.read(read) if left else {}
+            found = [document for document in now.values() if meets(filter, document.metadata)]
+            if not found:
+                return
+
+    async def _delete(
+        self, command: DeleteDocuments, reached: int | None = None
+    ) -> list[Position | None]:
+        """Delete, and be at `reached` when it is given, in one transaction."""
+        before = self._state
+
+        def after(done: list[Position | None]) -> State:
+            gone = [position for position in done if position is not None]
+            return msgspec.structs.replace(
+                before,
+                reached=before.reached if reached is None else reached,
+                deleted=before.deleted + len(gone),
+                position=max([before.position, *gone]),
+            )
+
+        done: list[Position | None] = await self._context.write(
+            command, state=lambda done: msgspec.to_builtins(after(done))
+        )
+        self._state = after(done)
+        failpoints.reach("delete.after_piece")
+        if reached is None:
+            self._context.progress(self._state.deleted)
+        return done
+
+    async def _reach(self, row: int) -> None:
+        """Everything up to that row has been looked at."""
+        self._state = msgspec.structs.replace(self._state, reached=row)
+        await self._context.save(msgspec.to_builtins(self._state))
