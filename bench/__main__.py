@@ -21,6 +21,7 @@ from bench import (
     report,
     search,
     single,
+    sockets,
     startup,
 )
 from bench.figure import Figure
@@ -37,6 +38,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "single": single.measure,
     "delivery": delivery.measure,
     "fanout": fanout.measure,
+    "sockets": sockets.measure,
     "memory": memory.measure,
 }
 LONG = {"memory"}

@@ -6,6 +6,7 @@ import json
 import selectors
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,7 +36,7 @@ def listen(readers: list[BareSocket], each: int) -> list[list[str]]:
     for number, bare in enumerate(readers):
         selector.register(bare.socket, selectors.EVENT_READ, number)
     missing = len(readers)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while missing and time.monotonic() < deadline:
         for key, _ in selector.select(1):
             bare, cursors = readers[key.data], told[key.data]
@@ -70,9 +71,11 @@ def crowd(server: Server, count: int, writes: int, growth: int) -> None:
         assert figures["connections"] == figures["subscriptions"] == count
         before = server.rss_bytes()
         start = client.statistics()["head"]
-        for number in range(1, writes + 1):
-            put(number)
-        told = listen(readers, writes)
+        with ThreadPoolExecutor(1) as pool:
+            listening = pool.submit(listen, readers, writes)
+            for number in range(1, writes + 1):
+                put(number)
+            told = listening.result(300)
         wanted = [
             event["id"]
             for event in client.all_events(library_id=library, types="document.*", after=start)
