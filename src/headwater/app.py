@@ -30,9 +30,12 @@ from headwater.api.documents import document_routes
 from headwater.api.embedders import embedder_routes
 from headwater.api.events import event_routes
 from headwater.api.health import health_routes
+from headwater.api.job_events import JobEvents
+from headwater.api.jobs import job_routes
 from headwater.api.libraries import library_routes
 from headwater.api.live import live_routes
 from headwater.api.request_id import RequestId
+from headwater.api.schedules import schedule_routes
 from headwater.api.search import search_routes
 from headwater.api.sessions import session_routes
 from headwater.api.socket.actions import HANDLERS
@@ -40,11 +43,15 @@ from headwater.api.socket.routes import socket_routes
 from headwater.api.socket.services import Services
 from headwater.api.socket.session_routes import session_socket_route
 from headwater.api.socket.sockets import Sockets
+from headwater.api.workers import worker_routes
 from headwater.changes import Log
 from headwater.clock import Clock, SystemClock
 from headwater.embed import Embedders
 from headwater.feeds import Hub, OpenStreams
+from headwater.jobs import Registry
+from headwater.jobs.process import JobProcess
 from headwater.live.bus import Bus
+from headwater.model import WorkerRole
 from headwater.search import LocalViews
 from headwater.search.keyword_views import KeywordViews
 from headwater.search.metadata_views import Kept, MetadataViews
@@ -55,12 +62,14 @@ from headwater.service.documents import Documents
 from headwater.service.embedding import DocumentEmbedding
 from headwater.service.export import Export
 from headwater.service.ingest import Ingest
+from headwater.service.jobs import Jobs
 from headwater.service.libraries import Libraries
 from headwater.service.live import LiveSearches
 from headwater.service.live_streams import LiveStreams
 from headwater.service.presence import Presence
 from headwater.service.render import documents_of
 from headwater.service.rooms import Rooms
+from headwater.service.schedules import Schedules, Workers
 from headwater.service.search import Search
 from headwater.service.sessions import Sessions
 from headwater.service.upkeep import Upkeep
@@ -75,16 +84,25 @@ class Parts:
     """Everything one server process is made of, wired and not yet running.
 
     The folder's keeper writes index files and does the upkeep; with `visiting` this process will
-    not become that.
+    not become that. One of the role `worker` runs jobs and serves nobody; it will not either.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, *, visiting: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        visiting: bool = False,
+        role: WorkerRole = "server",
+    ) -> None:
         self.settings = settings
         self.folder = DataFolder(settings.data)
         self.name = clock.uuid7()
         self._visiting = visiting
+        self._serving = role == "server" and not visiting
         if not visiting:
             self.folder.enter(self.name)
+        if self._serving:
             self.folder.claim()
         self.log = Log(settings.log.ring_bytes)
         self.store = SqliteStore(
@@ -194,6 +212,23 @@ class Parts:
             ),
             HANDLERS,
         )
+        self.job_types = Registry()
+        folder = settings.data / "jobs"
+        self.jobs = Jobs(self.log, self.job_types, self.libraries, clock, settings.jobs, folder)
+        self.schedules = Schedules(self.log, self.jobs, clock, settings.jobs)
+        self.workers = Workers(self.log, self.jobs)
+        self.job_events = JobEvents(self.log, self.hub, self.jobs, clock)
+        self.job_process = JobProcess(
+            self.log,
+            self.folder,
+            self.job_types,
+            clock,
+            settings.jobs,
+            folder,
+            self.name,
+            role,
+            pool,
+        )
         self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"
 
@@ -212,15 +247,18 @@ class Parts:
             await stack.enter_async_context(started(self.live.run))
             await stack.enter_async_context(started(self.sockets.run))
             await stack.enter_async_context(started(self.hub.run))
-            if not self._visiting:
+            if self._serving:
                 await stack.enter_async_context(started(self.upkeep.run))
                 await stack.enter_async_context(started(self.embedding.run))
                 await stack.enter_async_context(started(self.alert_matching.run))
                 await stack.enter_async_context(started(self.bus.run))
                 await stack.enter_async_context(started(self.rooms.run))
                 await stack.enter_async_context(started(self.presence.run))
+            if not self._visiting:
+                await stack.enter_async_context(started(self.job_process.run))
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            tasks.start_soon(self._load_views)
+            if self._serving or self._visiting:
+                tasks.start_soon(self._load_views)
             try:
                 yield
             finally:
@@ -326,6 +364,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(documents)
     app.include_router(delete_routes(parts.log, parts.libraries, parts.deletions, settings.limits))
     app.include_router(embedder_routes(parts.embedders))
+    app.include_router(
+        job_routes(parts.log, parts.jobs, parts.job_events, settings.jobs, settings.limits)
+    )
+    app.include_router(schedule_routes(parts.log, parts.schedules, settings.limits))
+    app.include_router(worker_routes(parts.workers, settings.limits))
     app.include_router(
         session_routes(parts.log, parts.libraries, parts.sessions, parts.live, settings.limits)
     )

@@ -51,6 +51,29 @@ ROUTES = {
     ("get", "/v1/events/stream"),
     ("get", "/v1/events/statistics"),
     ("get", "/v1/libraries/{library}/events/stream"),
+    ("post", "/v1/jobs"),
+    ("post", "/v1/jobs/batch"),
+    ("get", "/v1/jobs"),
+    ("get", "/v1/jobs/types"),
+    ("get", "/v1/jobs/statistics"),
+    ("get", "/v1/jobs/dead"),
+    ("post", "/v1/jobs/dead/replay"),
+    ("get", "/v1/jobs/{id}"),
+    ("delete", "/v1/jobs/{id}"),
+    ("get", "/v1/jobs/{id}/events"),
+    ("post", "/v1/jobs/{id}/cancel"),
+    ("post", "/v1/jobs/{id}/retry"),
+    ("post", "/v1/schedules"),
+    ("get", "/v1/schedules"),
+    ("get", "/v1/schedules/{schedule}"),
+    ("delete", "/v1/schedules/{schedule}"),
+    ("post", "/v1/schedules/{schedule}/pause"),
+    ("post", "/v1/schedules/{schedule}/resume"),
+    ("post", "/v1/schedules/{schedule}/run"),
+    ("get", "/v1/workers"),
+    ("put", "/v1/workers"),
+    ("get", "/v1/workers/{process}"),
+    ("put", "/v1/workers/{process}"),
 }
 STREAMS = {
     ("post", "/v1/libraries/{library}/documents/stream"): "application/x-ndjson",
@@ -60,6 +83,7 @@ STREAMS = {
     ("get", "/v1/libraries/{library}/search/live"): "text/event-stream",
     ("get", "/v1/events/stream"): "text/event-stream",
     ("get", "/v1/libraries/{library}/events/stream"): "text/event-stream",
+    ("get", "/v1/jobs/{id}/events"): "text/event-stream",
 }
 TAKES_A_BODY = {
     ("post", "/v1/libraries"),
@@ -76,6 +100,12 @@ TAKES_A_BODY = {
     ("post", "/v1/libraries/{library}/search/live"),
     ("post", "/v1/libraries/{library}/alerts"),
     ("patch", "/v1/libraries/{library}/alerts/{alert}"),
+    ("post", "/v1/jobs"),
+    ("post", "/v1/jobs/batch"),
+    ("post", "/v1/jobs/dead/replay"),
+    ("post", "/v1/schedules"),
+    ("put", "/v1/workers"),
+    ("put", "/v1/workers/{process}"),
 }
 
 

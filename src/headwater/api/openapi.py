@@ -12,7 +12,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from headwater.api import wire
+from headwater.api import job_wire, wire
 
 _REF = "#/components/schemas/{name}"
 NDJSON = "application/x-ndjson"
@@ -106,11 +106,14 @@ def install(app: FastAPI, version: str) -> None:
                     {"name": "sessions", "description": "People who search together."},
                     {"name": "events", "description": "Every change, in order, resumable."},
                     {"name": "sockets", "description": "All of it over one connection."},
+                    {"name": "jobs", "description": "Long work in the background."},
                     {"name": "embedders", "description": "Which there are, and their figures."},
                     {"name": "server", "description": "Is it well?"},
                 ],
             )
-            _, components = msgspec.json.schema_components(wire.ALL, ref_template=_REF)
+            _, components = msgspec.json.schema_components(
+                [*wire.ALL, *job_wire.ALL], ref_template=_REF
+            )
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; see `problems`
                 schemas.pop(name, None)
