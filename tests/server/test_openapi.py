@@ -201,6 +201,8 @@ def test_streams_have_examples_of_every_record(document: Json) -> None:
         else:
             assert "event: ready" in example
             told = "enter" if route[1].endswith("/live") else "document.added"
+            if route[1].startswith("/v1/jobs/"):
+                told = "job.completed"
             assert f"event: {told}" in example
     body = found["post", "/v1/libraries/{library}/documents/stream"]["requestBody"]
     lines = body["content"]["application/x-ndjson"]["example"].splitlines()
@@ -213,6 +215,7 @@ def test_bodies_have_a_schema_and_an_example_that_works(
     client.put(library, "note-1", {"text": "x"})
     alert = {"vector": [1] * 256, "score_threshold": 1}
     made = client.http.post(f"/v1/libraries/{library}/alerts", json=alert).json()
+    (worker,) = client.http.get("/v1/workers").json()["workers"]
     for (method, path), operation in operations(document).items():
         assert ("requestBody" in operation) == ((method, path) in TAKES_A_BODY), (method, path)
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
@@ -220,7 +223,7 @@ def test_bodies_have_a_schema_and_an_example_that_works(
             continue
         assert content["schema"], path
         real = path.replace("{library}", library).replace("{document}", "note-1")
-        real = real.replace("{alert}", made["id"])
+        real = real.replace("{alert}", made["id"]).replace("{process}", worker["process"])
         with client.http.stream(method, real, json=content["example"]) as response:
             if response.headers["content-type"].startswith("text/event-stream"):
                 assert response.is_success  # and it never ends
