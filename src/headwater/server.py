@@ -49,6 +49,9 @@ def serve(settings: Settings) -> None:
         date_header=False,
         backlog=4096,
         timeout_keep_alive=75,
+        # A worker answers once it has imported everything; on a busy machine that took longer than
+        # uvicorn's 5 s, and it was killed and begun again without end.
+        timeout_worker_healthcheck=30,
         timeout_graceful_shutdown=max(1, round(settings.stop_timeout.total_seconds())),
     )
     listener = _listen(settings)
