@@ -100,6 +100,8 @@ class Follower(Generic[Index]):
         self._applied = Bell()
         self._heavy = anyio.Event()
         """Set when the indexes take more memory than they may."""
+        self._crowded = False
+        """They still did after the last look, as questions waited or some were being made."""
         self._turn = anyio.Lock(fast_acquire=True)
         """Held while changes are applied, and while an index joins those they are applied to."""
         self._lane = IndexLane(name)
@@ -157,7 +159,8 @@ class Follower(Generic[Index]):
                 self._fail(slot, error)
                 raise self._error_of(slot) from error
             finally:
-                self._weigh()
+                if self._crowded:
+                    self._weigh()
         raise self._behind(library.id, target)
 
     async def _reached(self, library: Library, target: Position) -> Slot[Index]:
@@ -475,6 +478,8 @@ class Follower(Generic[Index]):
             del self._slots[slot.id]
             self._lane.soon(partial(slot.index.close, self._applied.position))
             log.info("view.evicted", kind=self.name, library=slot.id)
+        total = sum(slot.memory_bytes for slot in self._slots.values())
+        self._crowded = len(self._slots) > 1 and total > self._memory_bytes
 
     # ── In the lane's thread ────────────────────────────────────────────────────────────────────
 
