@@ -16,6 +16,7 @@ from bench import (
     filtered,
     hybrid,
     ingest,
+    live,
     machine,
     memory,
     report,
@@ -39,6 +40,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "delivery": delivery.measure,
     "fanout": fanout.measure,
     "sockets": sockets.measure,
+    "live": live.measure,
     "memory": memory.measure,
 }
 LONG = {"memory"}

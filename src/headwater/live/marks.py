@@ -25,6 +25,7 @@ class Marks:
 
     def __init__(self) -> None:
         self._touched: dict[int, Position] = {}
+        self._last_touched: Position = 0
         self._touched_floor: Position = 0
         self._fates: dict[str | None, Change] = {}
 
@@ -39,6 +40,7 @@ class Marks:
         for row, position in touched.items():
             self._touched.pop(row, None)  # the newest are last
             self._touched[row] = position
+            self._last_touched = max(self._last_touched, position)
         while len(self._touched) > MOST_TOUCHED:
             self._touched_floor = self._touched.pop(next(iter(self._touched)))
         for change in removals:
@@ -47,6 +49,10 @@ class Marks:
                 self._fates[change.subject] = change
         while len(self._fates) > MOST_FATES:
             del self._fates[next(iter(self._fates))]
+
+    def any_touched(self, after: Position) -> bool:
+        """Whether any row's document may have changed around it after that position."""
+        return self._last_touched > after or after < self._touched_floor
 
     def touched(self, row: int, after: Position) -> bool:
         """Whether the row's document may have changed around it after that position."""

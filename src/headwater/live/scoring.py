@@ -105,9 +105,10 @@ def _enter(
     may = rough >= bars[begin:end, None]
     filters = block.filters[begin:end]
     may[:, chunks.added :] &= (filters >= 0)[:, None]
-    own, columns = np.nonzero(may)
-    if not len(own):
+    flat = np.flatnonzero(may)  # of one axis: of two it is ten times slower
+    if not len(flat):
         return NO_ROWS, NO_ROWS, np.empty(0, np.float32)
+    own, columns = np.divmod(flat, len(chunks.rows))
     judged = np.flatnonzero(filters[own] >= 0)
     if len(judged):
         verdicts = judge.verdicts(filters[own[judged]], columns[judged])

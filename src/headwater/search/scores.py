@@ -152,7 +152,7 @@ def exact_product(metric: Metric, queries: Vectors, vectors: Vectors) -> Scores:
             np.clip(low, -1.0, 1.0, out=low)
             np.clip(high, -1.0, 1.0, out=high)
     scores: Scores = low.astype(np.float32)
-    at, to = np.nonzero(scores != high.astype(np.float32))
+    at, to = np.divmod(np.flatnonzero(scores != high.astype(np.float32)), max(1, len(vectors)))
     for begin in range(0, len(at), _BLOCK):
         one, other = at[begin : begin + _BLOCK], to[begin : begin + _BLOCK]
         scores[one, other] = exact_pairs(metric, queries[one], vectors[other])

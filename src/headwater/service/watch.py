@@ -90,6 +90,8 @@ class Told(NamedTuple):
     score: float
     document_id: str
     ordinal: int
+    id: str
+    """By which a reader knows it: its chunk's, or its document's where hits are grouped."""
 
     @property
     def chunk_id(self) -> str:
@@ -137,15 +139,16 @@ class Watch:
         self._after = after
         self._reset = reset
         self._resume_changes = resume_changes
-        self._told: dict[str, Told] | None = None
-        self._by_row: dict[int, Told] = {}
+        self._told: dict[int, Told] | None = None
+        """What was told, by row, best first."""
         self._seen: Position = 0
         """Where the matcher was when this was last looked at: marks after it are new."""
         self._position: Position = 0 if after is None else after.position
         self._version = -1
         self._due_s = 0.0
-        self._waits = False
-        self._news = anyio.Event()
+        self._delayed = False
+        self._rung = False
+        self._waiting: anyio.Event | None = None
         self._tell: Callable[[], None] | None = None
         if after is not None:
             matcher.hold(standing, after.position)
@@ -168,19 +171,25 @@ class Watch:
 
     async def wait(self) -> None:
         """Return when `take` may have something."""
-        await self._news.wait()
+        if not self._rung:
+            if self._waiting is None:
+                self._waiting = anyio.Event()
+            await self._waiting.wait()
 
     def _hear(self) -> None:
         if self.standing.error is None and self._clock.monotonic() < self._due_s:
-            if not self._waits:
-                self._waits = True
+            if not self._delayed:
+                self._delayed = True
                 self._alarms.at(self._due_s, self._ring)
             return
         self._ring()
 
     def _ring(self) -> None:
-        self._waits = False
-        self._news.set()
+        self._delayed = False
+        self._rung = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.set()
         if self._tell is not None:
             self._tell()
 
@@ -193,7 +202,7 @@ class Watch:
         it may keep, and what searches raise: the watch is then over, and a new one with `after`
         goes on where it was. Cancelling it takes nothing.
         """
-        self._news = anyio.Event()
+        self._rung = False
         standing, matcher = self.standing, self.matcher
         if standing.error is not None:
             raise standing.error
@@ -237,7 +246,7 @@ class Watch:
         passages = await self._passages(now.rows)
         if passages is None:
             return None
-        told = self._as_told(now, passages)
+        told = self._all_told(now, passages)
         results = await self._encoded(list(told.values()), passages)
         cursor = str(self._log.cursor(now.position))
         events = [
@@ -251,30 +260,39 @@ class Watch:
 
     async def _changes(self, now: Moment) -> Deltas | None:
         assert self._told is not None
-        marks, seen = self.matcher.marks, self._seen
-        fresh = [row for row in now.rows if row not in self._by_row or marks.touched(row, seen)]
-        before, rows = self._told, set(now.rows)
+        before, marks, seen = self._told, self.matcher.marks, self._seen
+        shown = set(now.rows)
         reasons = {
-            id: self._reason(one, now, seen) for id, one in before.items() if one.row not in rows
+            row: self._reason(one, now, seen) for row, one in before.items() if row not in shown
         }
+        touched = marks.any_touched(seen)
+        fresh = [
+            row for row in now.rows if row not in before or (touched and marks.touched(row, seen))
+        ]
         passages = await self._passages(fresh)
         if passages is None:
             return None
-        told = self._as_told(now, passages)
-        leaves = [(before[id], reason) for id, reason in reasons.items() if id not in told]
+        leaving = {before[row].id: before[row] for row in reasons}
+        told: dict[int, Told] = {}
         upserts: list[tuple[LiveEventName, Told]] = []
-        for id, one in told.items():
-            old = before.get(id)
-            if old is None:
-                upserts.append(("enter", one))
-            elif old.row != one.row or one.row in passages:
-                upserts.append(("update", one))
-        events = await self._events(now, leaves, upserts, passages)
-        last_told = self._position
-        self._have_told(now, told)
-        if not events:
+        for rank, (row, score) in enumerate(zip(now.rows, now.scores, strict=True), 1):
+            old = before.get(row)
+            if row in passages:
+                one = self._told_of(passages[row], rank, score)
+                again = leaving.pop(one.id, None) or old
+                upserts.append(("enter" if again is None else "update", one))
+            else:
+                assert old is not None
+                one = old if old.rank == rank else Told(row, rank, *old[2:])
+            told[row] = one
+        leaves = [(one, reasons[one.row]) for one in leaving.values()]
+        if not leaves and not upserts:
+            last_told = self._position
+            self._have_told(now, told)
             self._position = last_told
             return None
+        events = await self._events(now, leaves, upserts, passages)
+        self._have_told(now, told)
         return Deltas("changes", self.cursor, events)
 
     async def _difference(self, now: Moment, after: Cursor) -> Deltas | None:
@@ -282,9 +300,9 @@ class Watch:
         passages = await self._passages(now.rows)
         if passages is None:
             return None
-        told = self._as_told(now, passages)
+        told = self._all_told(now, passages)
         try:
-            found = await self._since(after, told)
+            found = await self._since(after, {one.id: one for one in told.values()})
         except CursorExpired as error:
             found = None
             self._reset = {"code": error.code, "detail": error.detail, **error.fields}
@@ -303,9 +321,8 @@ class Watch:
         events.append(_event("ready", {"cursor": self.cursor}))
         return Deltas("difference", self.cursor, events)
 
-    def _have_told(self, now: Moment, told: dict[str, Told]) -> None:
+    def _have_told(self, now: Moment, told: dict[int, Told]) -> None:
         self._told = told
-        self._by_row = {one.row: one for one in told.values()}
         self._version = now.version
         self._position = self._seen = now.position
         self._after = self._reset = None
@@ -331,7 +348,7 @@ class Watch:
         for change in gap.removed:
             lost += 1 if grouped else change.removed.count
             for one in _hits_of(change.subject or "", change.removed.count, grouped=grouped):
-                id = self._identity(one)
+                id = one.id
                 changed.add(id)
                 if id not in told:
                     room = wanted.k is None or len(told) < wanted.k
@@ -339,15 +356,15 @@ class Watch:
         for change in gap.touched.values():
             lost += 1 if grouped else change.kept.count
             for one in _hits_of(change.subject or "", change.kept.count, grouped=grouped):
-                id = self._identity(one)
+                id = one.id
                 changed.add(id)
                 if id not in told:
                     leaves[id] = one, reason_of(change, wanted, one.ordinal, room=False)
         places = {row: place for place, row in enumerate(passages, 1)}
-        for row, passage in passages.items():
-            gone = Told(row, 0, 0.0, passage.document_id, passage.ordinal)
-            if self._identity(gone) not in told:
-                leaves[self._identity(gone)] = gone, "outranked"
+        for passage in passages.values():
+            gone = self._told_of(passage, 0, 0.0)
+            if gone.id not in told:
+                leaves[gone.id] = gone, "outranked"
         upserts: list[tuple[LiveEventName, Told]] = []
         for id, one in told.items():
             if id in changed:
@@ -388,21 +405,17 @@ class Watch:
 
     # ── Hits ────────────────────────────────────────────────────────────────────────────────────
 
-    def _identity(self, one: Told) -> str:
-        return one.document_id if self.standing.wanted.grouped else one.chunk_id
+    def _told_of(self, passage: Passage, rank: int, score: float) -> Told:
+        document_id, ordinal = passage.document_id, passage.ordinal
+        grouped = self.standing.wanted.grouped
+        id = document_id if grouped else chunk_id(document_id, ordinal)
+        return Told(passage.row, rank, score, document_id, ordinal, id)
 
-    def _as_told(self, now: Moment, passages: dict[int, Passage]) -> dict[str, Told]:
-        """The hits of now by identity, in order."""
-        told: dict[str, Told] = {}
-        for rank, (row, score) in enumerate(zip(now.rows, now.scores, strict=True), 1):
-            passage = passages.get(row)
-            if passage is not None:
-                one = Told(row, rank, score, passage.document_id, passage.ordinal)
-            else:
-                old = self._by_row[row]
-                one = Told(row, rank, score, old.document_id, old.ordinal)
-            told[self._identity(one)] = one
-        return told
+    def _all_told(self, now: Moment, passages: dict[int, Passage]) -> dict[int, Told]:
+        return {
+            row: self._told_of(passages[row], rank, score)
+            for rank, (row, score) in enumerate(zip(now.rows, now.scores, strict=True), 1)
+        }
 
     async def _passages(self, rows: Sequence[int]) -> dict[int, Passage] | None:
         """What is shown of these rows; None when the store does not have one any more.
@@ -484,7 +497,17 @@ class Watch:
 def _hits_of(document_id: str, count: int, *, grouped: bool) -> list[Told]:
     """The chunks of a document, as far as they can be told apart in a watch."""
     many = min(count, 1) if grouped else count
-    return [Told(0, 0, 0.0, document_id, ordinal) for ordinal in range(many)]
+    return [
+        Told(
+            0,
+            0,
+            0.0,
+            document_id,
+            ordinal,
+            document_id if grouped else chunk_id(document_id, ordinal),
+        )
+        for ordinal in range(many)
+    ]
 
 
 def _group(left: int, **data: Any) -> dict[str, Any]:
