@@ -31,6 +31,7 @@ from headwater.api.embedders import embedder_routes
 from headwater.api.events import event_routes
 from headwater.api.health import health_routes
 from headwater.api.job_events import JobEvents
+from headwater.api.job_types import job_type_routes
 from headwater.api.jobs import job_routes
 from headwater.api.libraries import library_routes
 from headwater.api.live import live_routes
@@ -61,7 +62,15 @@ from headwater.service.deletion import Deletions
 from headwater.service.documents import Documents
 from headwater.service.embedding import DocumentEmbedding
 from headwater.service.export import Export
+from headwater.service.inbox import Inbox
 from headwater.service.ingest import Ingest
+from headwater.service.job_types.batch_delete import BatchDelete
+from headwater.service.job_types.batch_export import BatchExport
+from headwater.service.job_types.batch_import import BatchImport
+from headwater.service.job_types.expiry import Expiry
+from headwater.service.job_types.index_jobs import IndexOptimize, IndexRebuild
+from headwater.service.job_types.retention import Retention
+from headwater.service.job_types.retry_embeddings import RetryEmbeddings
 from headwater.service.jobs import Jobs
 from headwater.service.libraries import Libraries
 from headwater.service.live import LiveSearches
@@ -73,6 +82,7 @@ from headwater.service.schedules import Schedules, Workers
 from headwater.service.search import Search
 from headwater.service.sessions import Sessions
 from headwater.service.upkeep import Upkeep
+from headwater.service.uploads import Uploads
 from headwater.settings import Settings
 from headwater.store import DataFolder, SqliteStore
 from headwater.threads import Loop, Pool
@@ -96,6 +106,7 @@ class Parts:
         role: WorkerRole = "server",
     ) -> None:
         self.settings = settings
+        self._clock = clock
         self.folder = DataFolder(settings.data)
         self.name = clock.uuid7()
         self._visiting = visiting
@@ -213,7 +224,10 @@ class Parts:
             HANDLERS,
         )
         self.job_types = Registry()
+        self._add_job_types()
         folder = settings.data / "jobs"
+        self.uploads = Uploads(settings.transfer.upload_bytes)
+        self.expiry = Expiry(self.folder, folder, settings.transfer.export_keep, clock)
         self.jobs = Jobs(self.log, self.job_types, self.libraries, clock, settings.jobs, folder)
         self.schedules = Schedules(self.log, self.jobs, clock, settings.jobs)
         self.workers = Workers(self.log, self.jobs)
@@ -232,6 +246,20 @@ class Parts:
         self.upkeep = Upkeep(self.log, self.folder, clock, settings.log)
         self._warm = "the views are being loaded"
 
+    def _add_job_types(self) -> None:
+        """What this process runs; those of the search views only where there are any."""
+        add, log, libraries, clock = self.job_types.add, self.log, self.libraries, self._clock
+        settings = self.settings
+        inbox = Inbox(settings.transfer.import_folder)
+        add(BatchImport(libraries, self.ingest, inbox, settings.transfer))
+        add(BatchExport(log, libraries, clock, settings.transfer, settings.store))
+        add(BatchDelete(log, libraries))
+        add(RetryEmbeddings(log, libraries, self.embedding, clock))
+        add(Retention(log, clock, settings.log))
+        if self._serving:
+            add(IndexRebuild(libraries, clock, self.engine, self.keyword, self.metadata))
+            add(IndexOptimize(libraries, clock, self.engine))
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start everything; on leaving, end the streams, then stop in the opposite order."""
@@ -249,6 +277,7 @@ class Parts:
             await stack.enter_async_context(started(self.hub.run))
             if self._serving:
                 await stack.enter_async_context(started(self.upkeep.run))
+                await stack.enter_async_context(started(self.expiry.run))
                 await stack.enter_async_context(started(self.embedding.run))
                 await stack.enter_async_context(started(self.alert_matching.run))
                 await stack.enter_async_context(started(self.bus.run))
@@ -364,6 +393,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(documents)
     app.include_router(delete_routes(parts.log, parts.libraries, parts.deletions, settings.limits))
     app.include_router(embedder_routes(parts.embedders))
+    app.include_router(
+        job_type_routes(
+            parts.log,
+            parts.jobs,
+            parts.uploads,
+            clock,
+            settings.limits,
+            stall=settings.feeds.stall,
+        )
+    )
     app.include_router(
         job_routes(parts.log, parts.jobs, parts.job_events, settings.jobs, settings.limits)
     )

@@ -65,6 +65,8 @@ message always names the next step.
     │   ├── ScheduleExists
     │   ├── LeaseLost
     │   ├── SourceChanged
+    │   ├── RegenerationRunning
+    │   ├── RegenerationRefused
     │   └── Replaced
     ├── CursorExpired           the log no longer reaches back that far
     ├── FileExpired             what a job has made is kept for a time only
@@ -83,6 +85,7 @@ message always names the next step.
     │   ├── EmbedderFailed
     │   ├── EmbedderUnavailable
     │   ├── DiskFull
+    │   ├── LibraryRegenerated
     │   └── StoreFailed
     └── Refused                 the server will not start or run like this
 """
@@ -370,6 +373,18 @@ class SourceChanged(Conflict):
     code = "source_changed"
 
 
+class RegenerationRunning(Conflict):
+    """Another job makes the library's vectors anew."""
+
+    code = "regeneration_running"
+
+
+class RegenerationRefused(Conflict):
+    """The library holds what cannot be embedded anew."""
+
+    code = "regeneration_refused"
+
+
 class DuplicateRequest(Conflict):
     code = "duplicate_request"
 
@@ -470,6 +485,12 @@ class EmbedderUnavailable(Unavailable):
     """The embedder does not answer now, or not in time; it may a moment later."""
 
     code = "embedder_unavailable"
+
+
+class LibraryRegenerated(Unavailable):
+    """The library's vectors are of another generation by now than those that came."""
+
+    code = "library_regenerated"
 
 
 class DiskFull(Unavailable):

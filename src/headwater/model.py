@@ -40,6 +40,7 @@ Missed = Literal["skip", "once", "all"]
 EVENT_TYPES = (
     "library.created",
     "library.updated",
+    "library.regenerated",
     "library.deleted",
     "document.added",
     "document.updated",
@@ -207,6 +208,8 @@ class Library(msgspec.Struct, frozen=True):
     """Documents that wait for their vectors."""
     language: str = "en"
     quantization: Quantization = "none"
+    generation: int = 0
+    """Rises when all its vectors are made anew: those of two never meet."""
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):

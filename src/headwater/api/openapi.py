@@ -12,7 +12,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from headwater.api import job_wire, wire
+from headwater.api import job_type_wire, job_wire, wire
 
 _REF = "#/components/schemas/{name}"
 NDJSON = "application/x-ndjson"
@@ -25,11 +25,13 @@ PROBLEMS = {
     412: "The version does not match.",
     413: "Over a limit.",
     415: "The content encoding is not understood.",
+    416: "The range is not in the file.",
     422: "The request is not valid.",
     426: "A WebSocket handshake is needed.",
     429: "Too much is waiting; retry.",
     502: "The embedder refuses, or its answer is wrong.",
     503: "Not available now; retry.",
+    507: "The disk is full.",
 }
 
 
@@ -112,7 +114,7 @@ def install(app: FastAPI, version: str) -> None:
                 ],
             )
             _, components = msgspec.json.schema_components(
-                [*wire.ALL, *job_wire.ALL], ref_template=_REF
+                [*wire.ALL, *job_wire.ALL, *job_type_wire.ALL], ref_template=_REF
             )
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; see `problems`

@@ -52,6 +52,7 @@ from headwater.model import (
 )
 from headwater.store.alert_commands import AlertCommand, Place
 from headwater.store.job_commands import JobCommand, JobReader
+from headwater.store.regeneration_commands import RegenerationCommand
 from headwater.store.session_commands import SessionCommand
 
 T = TypeVar("T")
@@ -152,6 +153,8 @@ class PutDocuments:
     vectors: Vectors
     batch_id: str | None = None
     missing: Missing | None = None
+    generation: int | None = None
+    """That of the vectors; `LibraryRegenerated` when the library is at another by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ class EmbedDocuments:
 
     number: int
     items: Sequence[Embedding]
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +341,7 @@ Command: TypeAlias = (
     | SessionCommand
     | AlertCommand
     | JobCommand
+    | RegenerationCommand
 )
 
 

@@ -44,7 +44,9 @@ _CHECKS = (
     (
         "chunk {0} has a vector of {1} bytes in a library of dimension {2}",
         "SELECT c.row, length(c.vector), l.dimension FROM chunks c "
-        "JOIN libraries l ON l.number = c.library WHERE length(c.vector) <> 4 * l.dimension",
+        "JOIN libraries l ON l.number = c.library WHERE length(c.vector) <> 4 * l.dimension "
+        "AND NOT EXISTS (SELECT 1 FROM next_vectors n WHERE n.row = c.row "
+        "AND n.generation = l.generation)",
     ),
     (
         "library {0} counts {1} pending documents and has {2}",
@@ -69,7 +71,9 @@ _CHECKS = (
     (
         "chunk {0} has no vector, and its document is not pending",
         "SELECT c.row FROM chunks c LEFT JOIN pending p ON p.document = c.document "
-        "WHERE c.vector IS NULL AND p.document IS NULL",
+        "WHERE c.vector IS NULL AND p.document IS NULL AND NOT EXISTS (SELECT 1 FROM "
+        "next_vectors n JOIN libraries l ON l.number = n.library WHERE n.row = c.row "
+        "AND n.generation = l.generation AND n.vector IS NOT NULL)",
     ),
     (
         "document {0!r} was last changed at {1}, where the log tells of no such change",

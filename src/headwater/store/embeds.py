@@ -16,7 +16,7 @@ from headwater.model import AddedVectors, Position, Span
 from headwater.store import schema
 from headwater.store.base import DeferEmbedding, Embedding, EmbedDocuments, RedriveEmbedding
 from headwater.store.connection import in_lists, listed
-from headwater.store.puts import Held, count, held, remove_chunks, save
+from headwater.store.puts import Held, count, held, remove_chunks, same_generation, save
 from headwater.store.records import document_data
 from headwater.store.transaction import Transaction
 
@@ -30,6 +30,7 @@ _COPY = (
 
 def embed_documents(tx: Transaction, command: EmbedDocuments) -> list[Position | None]:
     library = tx.library(command.number)
+    same_generation(library, command.generation)
     current = held(tx, library.number, [item.id for item in command.items])
     embedded: list[Held] = []
     removed: list[Span] = []

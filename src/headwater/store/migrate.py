@@ -16,7 +16,7 @@ from headwater.clock import Clock
 from headwater.errors import Refused
 from headwater.settings import StoreSettings
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every schema version this program knows, oldest first."""
 
 _SCRIPTS = Path(__file__).parent / "migrations"

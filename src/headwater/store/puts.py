@@ -17,6 +17,7 @@ from headwater.errors import (
     DocumentExists,
     HeadwaterError,
     InvalidInput,
+    LibraryRegenerated,
     VersionMismatch,
 )
 from headwater.model import NOTHING, AddedVectors, Draft, Library, Pending, Span, Written
@@ -211,6 +212,7 @@ class _Put:
     def __init__(self, tx: Transaction, library: Library, command: PutDocuments) -> None:
         self.tx = tx
         self.library = library
+        same_generation(library, command.generation)
         drafts = command.drafts
         total = sum(len(draft.chunks) for draft in drafts)
         self.matrix = np.ascontiguousarray(command.vectors, dtype=np.float32)
@@ -423,6 +425,14 @@ class _Put:
         _PENDING.insert(tx.db, values)
         for row in self.again:
             tx.db.execute("UPDATE pending SET due_us = ? WHERE document = ?", [-tx.at_us, row])
+
+
+def same_generation(library: Library, generation: int | None) -> None:
+    """Raises `LibraryRegenerated` when the vectors are of another one."""
+    if generation is not None and generation != library.generation:
+        raise LibraryRegenerated(
+            f"the vectors of library {library.name!r} were made anew meanwhile; send it again"
+        )
 
 
 def version_mismatch(id: str, wanted: int, old: Held | None) -> VersionMismatch:

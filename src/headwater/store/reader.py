@@ -48,6 +48,7 @@ from headwater.store.records import (
     pending_of,
     vector_of,
 )
+from headwater.store.regenerations import NEXT_VECTOR
 from headwater.store.upkeep import newest_before
 
 # A filtered page looks at this many positions per change asked for, and at least at so many.
@@ -234,7 +235,7 @@ class SqliteReader(SqliteJobReader, Reader):
         return found
 
     def chunks(self, documents: Sequence[Document], *, vectors: bool = False) -> list[list[Chunk]]:
-        vector = "c.vector" if vectors else "NULL"
+        vector = self._vector() if vectors else "NULL"
         found: dict[int, Chunk] = {}
         for first, last in _ranges((d.chunks.first, d.chunks.count) for d in documents):
             for row in self._db.execute(
@@ -291,7 +292,7 @@ class SqliteReader(SqliteJobReader, Reader):
         return found
 
     def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
-        vector = "c.vector" if vectors else "NULL"
+        vector = self._vector() if vectors else "NULL"
         found: dict[int, Passage] = {}
         for part in in_lists([int(row) for row in rows]):
             marks, values = listed(part)
@@ -332,10 +333,11 @@ class SqliteReader(SqliteJobReader, Reader):
         ).fetchone()
         if library is None:
             return _stacked([])
+        vector = self._vector()
         return _stacked(
             self._db.execute(
-                "SELECT row, vector FROM chunks WHERE library = ? AND row > ? "
-                "AND vector IS NOT NULL ORDER BY row LIMIT ?",
+                f"SELECT c.row, {vector} FROM chunks c {_VISIBLE} AND c.library = ? "
+                f"AND c.row > ? AND {vector} IS NOT NULL ORDER BY c.row LIMIT ?",
                 [number, after_row, limit],
             ).fetchall(),
             library[0],
@@ -343,10 +345,11 @@ class SqliteReader(SqliteJobReader, Reader):
 
     def vectors_of(self, spans: Sequence[tuple[int, int]]) -> tuple[Rows, Vectors]:
         found: list[tuple[int, bytes]] = []
+        vector = self._vector()
         for first, last in _ranges(spans):
             found += self._db.execute(
-                f"SELECT c.row, c.vector FROM chunks c {_VISIBLE} "
-                "AND c.row BETWEEN ? AND ? AND c.vector IS NOT NULL ORDER BY c.row",
+                f"SELECT c.row, {vector} FROM chunks c {_VISIBLE} "
+                f"AND c.row BETWEEN ? AND ? AND {vector} IS NOT NULL ORDER BY c.row",
                 [first, last],
             ).fetchall()
         return _stacked(found)
@@ -362,6 +365,11 @@ class SqliteReader(SqliteJobReader, Reader):
 
     def alerts_place(self) -> Place | None:
         return alert_rows.place_of(self._db)
+
+    def _vector(self) -> str:
+        """How the valid vector of chunk `c` of library `l` is said in SQL."""
+        (moving,) = self._db.execute("SELECT EXISTS (SELECT 1 FROM next_vectors)").fetchone()
+        return NEXT_VECTOR if moving else "c.vector"
 
     def session(self, ref: str) -> Session | None:
         return session_rows.session_named(self._db, ref)

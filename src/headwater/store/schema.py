@@ -62,6 +62,7 @@ libraries = Table(
     Column("pending", BigInteger, nullable=False),
     Column("language", Text, nullable=False),
     Column("quantization", Text, nullable=False),
+    Column("generation", Integer, nullable=False, server_default="0"),
     Column("deleted_us", BigInteger),
     sqlite_autoincrement=True,
 )
@@ -121,6 +122,33 @@ pending = Table(
     Index("pending_due", "library", "due_us", "document"),
 )
 """The documents with chunks that have no vector yet. A table apart: mostly it is empty."""
+
+regenerations = Table(
+    "regenerations",
+    metadata,
+    Column("library", BigInteger, primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("job", Text, nullable=False),
+    Column("embedder", Text, nullable=False),
+    Column("embedder_identity", Text, nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+)
+"""Generations that have vectors in `next_vectors`: `filling`, `valid` or `dropped`."""
+
+next_vectors = Table(
+    "next_vectors",
+    metadata,
+    Column("row", BigInteger, primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("library", BigInteger, nullable=False),
+    Column("vector", LargeBinary),
+    Index("next_vectors_library", "library", "generation", "row"),
+    Index(
+        "next_vectors_lacking", "library", "generation", sqlite_where=text("vector IS NULL")
+    ),
+)
+"""Vectors by chunk row, valid when their generation is the library's. None: it gets none."""
 
 changes = Table(
     "changes",

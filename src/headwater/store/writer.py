@@ -24,6 +24,8 @@ from headwater.store import (
     job_commands,
     job_leases,
     job_writes,
+    regeneration_commands,
+    regenerations,
     schedule_writes,
     session_commands,
     session_marks,
@@ -108,6 +110,10 @@ _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
     job_commands.RegisterWorker: worker_writes.register_worker,
     job_commands.ChangeWorkers: worker_writes.change_workers,
     job_commands.RemoveWorker: worker_writes.remove_worker,
+    regeneration_commands.BeginRegeneration: regenerations.begin_regeneration,
+    regeneration_commands.PutNextVectors: regenerations.put_next_vectors,
+    regeneration_commands.SwitchGeneration: regenerations.switch_generation,
+    regeneration_commands.SettleVectors: regenerations.settle_vectors,
     RenewIdentity: renew_identity,
 }
 
