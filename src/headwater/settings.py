@@ -38,6 +38,9 @@ def _seconds(value: object) -> object:
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 
+_TICK = timedelta(milliseconds=10)
+"""The least time between two turns of what is done over and over."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -476,7 +479,9 @@ class SessionSettings(Section):
         "instead, in bytes.",
     )
     ping_every: Seconds = Field(
-        timedelta(seconds=2), description="How often a person's socket is pinged, in seconds."
+        timedelta(seconds=2),
+        ge=_TICK,
+        description="How often a person's socket is pinged, in seconds.",
     )
     ping_timeout: Seconds = Field(
         timedelta(seconds=5),
@@ -484,11 +489,13 @@ class SessionSettings(Section):
     )
     lease: Seconds = Field(
         timedelta(seconds=10),
+        ge=_TICK,
         description="How long a server process may be silent before its people have left, "
         "in seconds.",
     )
     reap_every: Seconds = Field(
         timedelta(seconds=1),
+        ge=_TICK,
         description="How often the people of processes that ended are looked for, in seconds.",
     )
     keep: Seconds = Field(

@@ -5,6 +5,7 @@ Needs a Chromium of the system; there is nothing else to install for it.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from server.client import Client
 from server.guest import Guest
 from server.running import Server
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -111,6 +113,21 @@ def test_a_page_joins_a_session_and_sees_its_results_change(server: Server, page
         waits("(text) => seen.messages[0] === text", "hello")
         page.close()
         ann.sees("Ann")
+
+
+@pytest.mark.parametrize("document", ["docs/sessions.md", "README.md"])
+def test_the_example_of_a_document_works_in_a_page(
+    server: Server, page: Page, document: str
+) -> None:
+    blocks = re.findall(r"```js\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "/v1/sessions/" in block]
+    example = example.replace("localhost:8000", server.url.removeprefix("http://"))
+    page.evaluate("() => { window.told = []; console.log = (frame) => told.push(frame) }")
+    page.evaluate(f"() => {{ {example} }}")
+    snapshot = "() => told.find((frame) => frame.type === 'live' && frame.event === 'snapshot')"
+    page.wait_for_function(snapshot, timeout=20_000)
+    assert page.evaluate("() => told.slice(0, 2).map((frame) => frame.type)") == ["system", "state"]
+    assert page.evaluate(snapshot)["data"]["results"][0]["document_id"] == "sea"
 
 
 def test_a_page_learns_why_it_may_not_join(server: Server, page: Page) -> None:
