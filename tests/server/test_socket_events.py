@@ -302,6 +302,17 @@ def test_a_deleted_library_ends_its_sockets_after_telling_of_it(
         assert quiet != subscription
 
 
+def test_the_end_of_another_library_ends_no_socket(
+    shared: Server, client: Client, flat: str
+) -> None:
+    other = client.create_library(description=f"a copy of {flat}")["id"]
+    with Socket(shared.url, flat) as ws, Socket(shared.url, other) as gone:
+        client.http.delete(f"/v1/libraries/{other}")
+        assert gone.next()["error"]["code"] == "library_not_found"
+        ws.ask("ping")
+        assert not ws.waiting
+
+
 def test_two_processes_tell_the_same_on_their_sockets(serve: Serve) -> None:
     one, two = serve(), serve()
     with Client(one.url) as here, Client(two.url) as there:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
+import msgspec
 
 from headwater.api.socket.close import code_of
 from headwater.api.socket.connection import Connection, Handler, Receive
@@ -25,6 +26,13 @@ from headwater.model import Cursor, Library
 
 _DELETIONS = Wish(Selection(told=frozenset({"library.deleted"})), framing="apart")
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class _About(msgspec.Struct):
+    library_id: str
+
+
+_about = msgspec.json.Decoder(_About).decode
 
 
 class Sockets:
@@ -54,8 +62,9 @@ class Sockets:
                     continue
                 for event in piece.events:
                     position = Cursor.parse(event.cursor, log_id=log.store.log_id).position
+                    library_id = _about(event.json).library_id
                     for connection in list(self._connections):
-                        if event.json.find(connection.library_id.encode()) >= 0:
+                        if connection.library_id == library_id:
                             tasks.start_soon(connection.library_deleted, position)
 
     async def _look_for_all(self, tasks: anyio.abc.TaskGroup) -> None:
