@@ -6,8 +6,9 @@ only read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from server.client import Client, Json
 
@@ -79,6 +80,15 @@ def batches_are_ended(client: Client) -> None:
         assert batch not in into, f"batch {batch}: {event['type']} after {into[batch]}"
         into[batch] = event["type"]
     assert started.keys() == ended.keys()
+
+
+def live_shows_what_is_there(
+    client: Client, library: str, hits: Sequence[Json], query: Mapping[str, Any]
+) -> None:
+    """5. A live query that has told everything shows what an exact search finds, texts included."""
+    asked = {"k": 1_000, **query, "exact": True, "mode": "vector"}
+    found = client.http.post(f"/v1/libraries/{library}/search", json=asked).json()
+    assert list(hits) == found["results"]
 
 
 def folder_is_sound(data: Path, search: SearchSettings | None = None) -> None:

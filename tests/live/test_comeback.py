@@ -104,7 +104,7 @@ async def test_a_cursor_before_the_trim_point_gives_reset_and_snapshot(tmp_path:
         cursor = str(parts.log.cursor(2))
         await parts.log.store.write(TrimLog(0, 1, 1_000))
         async with parts.live.watch(library, _near(), after=cursor) as watch:
-            deltas = await _next(watch)
+            deltas = await next_events(watch)
             assert [event.event for event in deltas] == ["reset", "snapshot", "ready"]
             assert msgspec.json.decode(dict(deltas_by_name(deltas))["reset"])["reason"] == "trimmed"
         with pytest.raises(InvalidCursor):
@@ -119,7 +119,7 @@ async def test_a_threshold_that_lets_too_much_in_ends_the_watch(tmp_path: Path) 
         library = await _two_d(parts)
         everything = LiveQuery(vector=vector_of(1).tolist(), score_threshold=-1)
         async with parts.live.watch(library, everything) as watch:
-            await _next(watch)
+            await next_events(watch)
             with anyio.fail_after(20):
                 for number in range(30):
                     await _put(parts, library, f"d{number}", number)
@@ -127,7 +127,7 @@ async def test_a_threshold_that_lets_too_much_in_ends_the_watch(tmp_path: Path) 
                     await _read_on(watch)
         with pytest.raises(TooManyHits):
             async with parts.live.watch(library, everything) as watch:
-                await _next(watch)
+                await next_events(watch)
 
 
 @pytest.mark.anyio
@@ -138,9 +138,9 @@ async def test_what_is_kept_for_a_library_is_bounded(tmp_path: Path) -> None:
             async with parts.live.watch(
                 library, LiveQuery(vector=vector_of(1).tolist(), k=900)
             ) as watch:
-                await _next(watch)
+                await next_events(watch)
         async with parts.live.watch(library, _near()) as watch:
-            await _next(watch)
+            await next_events(watch)
             assert parts.live.snapshot()["kept_hits"] == 32
         assert parts.live.snapshot()["kept_hits"] == 0
 
@@ -150,7 +150,7 @@ async def test_a_watch_on_a_deleted_library_says_so(tmp_path: Path) -> None:
     async with running(Settings(data=tmp_path)) as parts:
         library = await _two_d(parts)
         async with parts.live.watch(library, _near()) as watch:
-            await _next(watch)
+            await next_events(watch)
             told: list[int] = []
             watch.on_news(lambda: told.append(1))
             await parts.libraries.delete(library.id)
@@ -182,7 +182,7 @@ async def _read_on(watch: Watch) -> None:
         await watch.wait()
 
 
-async def _next(watch: Watch) -> Sequence[Any]:
+async def next_events(watch: Watch) -> Sequence[Any]:
     with anyio.fail_after(20):
         while True:
             deltas = await watch.take()
