@@ -16,7 +16,7 @@ from server.socket_client import Socket
 from headwater.api.socket.close import CloseCode
 from headwater.api.socket.requests import ACTIONS
 from headwater.model import EVENT_TYPES
-from headwater.service.watch import LIVE_EVENTS
+from headwater.service.deltas import LIVE_EVENTS
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from headwater.service.watch import LiveEventName
+from headwater.service.deltas import LiveEventName
 
 
 class SnapshotData(msgspec.Struct):

@@ -28,8 +28,10 @@ from headwater.errors import (
     Unavailable,
 )
 from headwater.live import step as steps
+from headwater.live.asking import Asking
 from headwater.live.bench import Bench, Filters
 from headwater.live.block import Block, Kept
+from headwater.live.counts import Counts
 from headwater.live.gap import Gap
 from headwater.live.judge import Read
 from headwater.live.lookup import Found, Lookup, roomy, too_many
@@ -43,28 +45,11 @@ from headwater.search.base import MetadataEngine, SearchEngine
 from headwater.settings import LiveSettings
 from headwater.threads import Lane
 
-_LOOKED_UP_AT_ONCE = 16
-"""Queries asked together: a search lane answers others between two such."""
-_TRIES = 25
 _RETRY_S = 0.2
 
 log = structlog.get_logger(__name__)
 
 Job = Callable[[], Any]
-
-
-@dataclass(slots=True)
-class Counts:
-    """Since the process started. `lag_ms` is from the last matched commit to its deltas."""
-
-    commits: int = 0
-    changes: int = 0
-    rows: int = 0
-    pairs: int = 0
-    lookups: int = 0
-    refills: int = 0
-    failures: int = 0
-    lag_ms: float = 0.0
 
 
 @dataclass(slots=True)
@@ -115,8 +100,7 @@ class Matcher:
         self._ahead: Position = 0
         self._held: set[Standing] = set()
         self._leaving: list[Standing] = []
-        self._asking: dict[Standing, None] = {}
-        self._asked = anyio.Event()
+        self._asking = Asking(self._lookup, counts, self._take_found, self.fail)
         self._found: list[Found] = []
         self._news = anyio.Event()
 
@@ -141,7 +125,7 @@ class Matcher:
         standing = self._standings.get(wanted)
         if standing is None or standing.error is not None:
             standing = self._standings[wanted] = Standing(wanted)
-            self._ask(standing)
+            self._asking.put(standing)
         self._users[standing] = self._users.get(standing, 0) + 1
         return standing
 
@@ -152,7 +136,7 @@ class Matcher:
         del self._users[standing]
         if self._standings.get(standing.wanted) is standing:
             del self._standings[standing.wanted]
-        self._asking.pop(standing, None)
+        self._asking.drop(standing)
         self._held.discard(standing)
         self._leaving.append(standing)
         self.wake()
@@ -185,7 +169,7 @@ class Matcher:
         """Follow until cancelled, or until the library is gone."""
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._look_up)
+                tasks.start_soon(self._asking.run)
                 await self._follow()
                 tasks.cancel_scope.cancel()
         finally:
@@ -340,9 +324,9 @@ class Matcher:
             changed[standing] = None
         for standing in outcome.short:
             standing.short = True
-            self._ask(standing)
+            self._asking.put(standing)
         for standing in outcome.low:
-            self._ask(standing)
+            self._asking.put(standing)
         changed.update(dict.fromkeys(outcome.retouched))
         self._reached(step.through, changed)
         if step.at_us:
@@ -369,7 +353,7 @@ class Matcher:
             self._drop(standing)
         for standing in self._users:
             standing.short = True
-            self._ask(standing)
+            self._asking.put(standing)
 
     # ── Putting in, taking out ──────────────────────────────────────────────────────────────────
 
@@ -417,6 +401,10 @@ class Matcher:
         if standing in self._users:
             standing.rows, standing.scores = kept.rows, kept.scores
             self._put(standing, kept)
+
+    def _take_found(self, found: list[Found]) -> None:
+        self._found += found
+        self.wake()
 
     async def _take_in(self) -> None:
         """Put in what was found, once it is as far as the rest, or further."""
@@ -472,7 +460,7 @@ class Matcher:
         self._ahead = max(self._ahead, position)
         standing.version += 1
         if standing.short:
-            self._ask(standing)
+            self._asking.put(standing)
         self._held.add(standing)
 
     def _width(self, wanted: Wanted, count: int) -> int:
@@ -482,66 +470,3 @@ class Matcher:
         return LibraryNotFound(
             f"library {self.library.name!r} has been deleted", id=self.library.id
         )
-
-    # ── Looking up ──────────────────────────────────────────────────────────────────────────────
-
-    def _ask(self, standing: Standing) -> None:
-        if not standing.asked and standing.error is None:
-            standing.asked = True
-            self._asking[standing] = None
-            self._asked.set()
-
-    async def _look_up(self) -> None:
-        while True:
-            await self._asked.wait()
-            self._asked = anyio.Event()
-            while self._asking:
-                await self._look_up_some()
-
-    async def _look_up_some(self) -> None:
-        filter = next(iter(self._asking)).wanted.filter
-        some: list[Standing] = []
-        for standing in self._asking:
-            if standing.wanted.filter == filter:
-                some.append(standing)
-                if len(some) == _LOOKED_UP_AT_ONCE:
-                    break
-        for standing in some:
-            del self._asking[standing]
-        try:
-            results = await self._lookup.find(some, filter)
-        except LibraryNotFound as error:
-            self.fail(error)
-            return
-        except Unavailable as error:
-            await self._try_again(some, error)
-            return
-        except HeadwaterError as error:
-            for standing in some:
-                standing.fail(error)
-            return
-        except Exception as error:  # the task's root: those who wait hear of it
-            log.exception("live.not_looked_up", library=self.library.id)
-            self._counts.failures += 1
-            for standing in some:
-                standing.fail(Unavailable(f"the search for it failed ({error}); try again"))
-            return
-        self._counts.lookups += len(some)
-        for standing, result in zip(some, results, strict=True):
-            if isinstance(result, TooManyHits):
-                standing.fail(result)
-            else:
-                self._counts.refills += standing.known
-                self._found.append(result)
-        self.wake()
-
-    async def _try_again(self, some: Sequence[Standing], error: Unavailable) -> None:
-        for standing in some:
-            standing.tries += 1
-            standing.asked = False
-            if standing.tries > _TRIES or isinstance(error, ShuttingDown):
-                standing.fail(error)
-        await anyio.sleep(_RETRY_S)
-        for standing in some:
-            if standing in self._users:
-                self._ask(standing)

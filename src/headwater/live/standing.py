@@ -69,6 +69,8 @@ class Standing:
         self.error: HeadwaterError | None = None
         self.readers: set[Callable[[], None]] = set()
         self.tries = 0
+        self.left = False
+        """Whether all who read it have left."""
 
     def changed(self) -> None:
         """Say that there may be something to read."""

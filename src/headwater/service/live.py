@@ -31,14 +31,16 @@ from headwater.errors import (
 )
 from headwater.filters import parse
 from headwater.live.alarms import Alarms
-from headwater.live.matcher import Counts, Matcher
+from headwater.live.counts import Counts
+from headwater.live.matcher import Matcher
 from headwater.live.standing import Wanted
 from headwater.model import Committed, Cursor, Library, Passage, Position
 from headwater.search import scores
 from headwater.search.base import MetadataEngine, SearchEngine
+from headwater.service.deltas import LIVE_EVENTS, Deltas, LiveEvent, LiveEventName
 from headwater.service.drafts import check_vector
 from headwater.service.query import INCLUDES
-from headwater.service.watch import LIVE_EVENTS, Deltas, LiveEvent, LiveEventName, Watch
+from headwater.service.watch import Watch
 from headwater.settings import LimitSettings, LiveSettings
 from headwater.store.base import Reader
 from headwater.threads import Lane, Pool

@@ -15,9 +15,10 @@ from headwater.clock import Clock
 from headwater.errors import HeadwaterError, ShuttingDown
 from headwater.feeds import OpenStreams
 from headwater.model import Library
+from headwater.service.deltas import Deltas
 from headwater.service.ingest import error_json
 from headwater.service.live import LiveSearches, Prepared
-from headwater.service.watch import Deltas, Watch
+from headwater.service.watch import Watch
 from headwater.settings import FeedSettings
 
 STILL_ALIVE = b": heartbeat\n\n"

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from headwater.api import problems
 from headwater.errors import HeadwaterError, InvalidFrame, InvalidJson
-from headwater.service.watch import LiveEventName
+from headwater.service.deltas import LiveEventName
 
 SUBPROTOCOL = "headwater.v1"
 LARGEST_ID = 128
