@@ -289,6 +289,10 @@ def test_whoever_leaves_at_any_step_leaves_nothing_behind(serve: Serve) -> None:
                 bare.ask("subscribe", 1)
                 bare.ask("unsubscribe", 2, subscription_id="subscription-1")
 
+            def unwatching(bare: BareSocket) -> None:
+                bare.ask("watch", 1, query="text")
+                bare.ask("unwatch", 2, watch_id="watch-1")
+
             def failing(bare: BareSocket) -> None:
                 bare.send(frame_of(b"x", masked=False))
 
@@ -308,6 +312,7 @@ def test_whoever_leaves_at_any_step_leaves_nothing_behind(serve: Serve) -> None:
                 windowed,
                 adding,
                 unsubscribing,
+                unwatching,
                 failing,
                 closing,
             )

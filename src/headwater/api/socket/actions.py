@@ -231,7 +231,7 @@ async def subscribe(socket: Connection, data: SubscribeData, exchange: Exchange)
     try:
         await exchange.whole(Subscribed(id, str(after)))
     except BaseException:
-        del socket.subscriptions[id]
+        socket.subscriptions.pop(id, None)
         raise
     socket.tell(id)
 

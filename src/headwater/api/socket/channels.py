@@ -71,6 +71,7 @@ class OpenWatch:
     statistics: SocketStatistics
     watch: Watch | None = None
     told: str = ""
+    taking: bool = False
     over: bool = False
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     begin: anyio.Event = field(default_factory=anyio.Event)
@@ -84,11 +85,23 @@ class OpenWatch:
         assert self.watch is not None, "open it first"
         while True:
             async with self.outbox.turn():
+                self.taking = True
                 deltas = await self.watch.take()
                 if deltas is not None:
                     self._put(deltas)
+                self.taking = False
             if deltas is None:
                 await self.watch.wait()
+
+    def progress(self) -> str | None:
+        """A cursor up to which nothing is left to tell, and that was not told yet."""
+        if self.watch is None or self.taking:  # what it takes belongs before that cursor
+            return None
+        deltas = self.watch.progress()
+        if deltas is None or deltas.cursor == self.told:
+            return None
+        self.told = deltas.cursor
+        return deltas.cursor
 
     def _put(self, deltas: Deltas) -> None:
         if self.over:

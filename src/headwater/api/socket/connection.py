@@ -284,9 +284,10 @@ class Connection:
         return id
 
     def tell(self, id: str) -> None:
-        """Begin to tell a subscription."""
+        """Begin to tell a subscription, if it has not been ended already."""
         assert self._tasks is not None
-        self._tasks.start_soon(self._tell, id, self.subscriptions[id])
+        if channel := self.subscriptions.get(id):
+            self._tasks.start_soon(self._tell, id, channel)
 
     async def _tell(self, id: str, channel: OpenSubscription) -> None:
         with channel.scope:
@@ -356,7 +357,7 @@ class Connection:
     def open_watch(self, id: str) -> OpenWatch:
         """Raises `WatchNotFound`."""
         channel = self.watches.get(id)
-        if channel is None:
+        if channel is None or channel.watch is None:
             raise WatchNotFound(
                 f"this socket has no live query {id[:80]!r}; `watch` gives one", watch_id=id[:80]
             )
@@ -367,19 +368,19 @@ class Connection:
         pause_s = self.services.hub.settings.progress.total_seconds()
         while True:
             await anyio.sleep(pause_s)
-            told: dict[str, list[str]] = {}
-            for channel in self.watches.values():
-                deltas = None if channel.watch is None else channel.watch.progress()
-                if deltas is not None and deltas.cursor != channel.told:
-                    told.setdefault(deltas.cursor, []).append(channel.id)
-                    channel.told = deltas.cursor
-            if told:
-                async with self.outbox.turn():
-                    for cursor, ids in told.items():
-                        frame = frames.ProgressFrame(
-                            type="system", event="progress", cursor=cursor, watch_ids=ids
-                        )
-                        self.outbox.put(frames.encode(frame))
+            if not self.watches:
+                continue
+            async with self.outbox.turn():
+                told: dict[str, list[str]] = {}
+                for channel in self.watches.values():
+                    cursor = channel.progress()
+                    if cursor is not None:
+                        told.setdefault(cursor, []).append(channel.id)
+                for cursor, ids in told.items():
+                    frame = frames.ProgressFrame(
+                        type="system", event="progress", cursor=cursor, watch_ids=ids
+                    )
+                    self.outbox.put(frames.encode(frame))
 
     def _next_id(self, kind: str) -> str:
         self._numbers[kind] += 1
