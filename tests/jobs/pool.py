@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,11 +61,20 @@ class Pool:
 
     async def until(self, id: str, *statuses: JobStatus, message: str | None = None) -> Job:
         """The job as soon as it has one of `statuses`, or has said `message`."""
-        with anyio.fail_after(20):
+        return await self.when(
+            id,
+            lambda job: (
+                job.status in statuses or (message is not None and job.progress.message == message)
+            ),
+        )
+
+    async def when(self, id: str, meets: Callable[[Job], bool]) -> Job:
+        """The job as soon as it `meets` that."""
+        with anyio.fail_after(30):
             while True:
                 position = self.log.head
                 job = await self.job(id)
-                if job.status in statuses or (message and job.progress.message == message):
+                if meets(job):
                     return job
                 await self.log.bell.wait_past(position)
 

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,28 @@ RUNS: dict[str, Callable[[JobContext], Awaitable[Result]]] = {
     "poison": poison,
     "chatter": chatter,
 }
+
+
+class Make:
+    """What entry points name: `Make.count` gives the type `count`."""
+
+
+for _name, _run in RUNS.items():
+    setattr(Make, _name, staticmethod(partial(Typed, _name, _run)))
+
+
+def declare(folder: Path) -> str:
+    """Declare the types as a package in `folder` would; the `PYTHONPATH` with which they are found.
+
+    Any process that is started with it has them.
+    """
+    info = folder / "headwater_test_jobs-1.dist-info"
+    info.mkdir(parents=True)
+    about = "Metadata-Version: 2.1\nName: headwater-test-jobs\nVersion: 1\n"
+    (info / "METADATA").write_text(about)
+    points = "\n".join(f"{name} = jobs.types:Make.{name}" for name in RUNS)
+    (info / "entry_points.txt").write_text(f"[headwater.jobs]\n{points}\n")
+    return os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
 
 
 def handlers(*more: Any) -> list[Any]:

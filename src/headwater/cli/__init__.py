@@ -1,8 +1,8 @@
 """The `headwater` command.
 
-Sits on top of everything. `serve` and `doctor` open a data folder; every other command speaks HTTP
-to a running server through `client.py`, so that what it shows is what any client sees. Must never
-import server parts before a command needs them: `headwater --help` has to be quick.
+Sits on top of everything. `serve`, `worker` and `doctor` open a data folder; every other command
+speaks HTTP to a running server through `client.py`, so that what it shows is what any client sees.
+Must never import server parts before a command needs them: `headwater --help` has to be quick.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from headwater.cli import (
     doctor,
     exports,
     imports,
+    jobs,
     libraries,
     output,
     search,
@@ -26,6 +27,7 @@ from headwater.cli import (
     settings,
     tail,
     watch,
+    worker,
 )
 from headwater.cli.client import ClientError
 from headwater.errors import HeadwaterError
@@ -61,6 +63,8 @@ app.command("search")(search.search)
 app.command("tail")(tail.tail)
 app.command("watch")(watch.watch)
 app.add_typer(libraries.app, name="libraries")
+app.add_typer(jobs.app, name="jobs")
+app.command("worker")(worker.worker)
 app.command("doctor")(doctor.doctor)
 app.command("settings")(settings.settings)
 
