@@ -33,7 +33,7 @@ MEANINGS: dict[CloseCode, str] = {
     CloseCode.GOING_AWAY: "the server stops; connect again and resume",
     CloseCode.PROTOCOL_ERROR: "what came was not a WebSocket frame as RFC 6455 has it",
     CloseCode.INVALID_TEXT: "a text message was not UTF-8",
-    CloseCode.POLICY: "a limit of the server was passed that no error frame can answer",
+    CloseCode.POLICY: "what was asked for in connecting is wrong; an error frame says how",
     CloseCode.TOO_BIG: "a message was larger than `websocket.message_bytes`",
     CloseCode.INTERNAL: "a bug in the server, or the client answered no ping",
     CloseCode.TRY_AGAIN_LATER: "the server has as many sockets as it takes; try again later",
