@@ -141,7 +141,7 @@ def test_listing_filters_and_pages(http: httpx.Client) -> None:
     found: list[str] = []
     after: str | None = None
     while True:
-        wanted = {"type": "fail", "status": "failed,cancelled", "limit": 2}
+        wanted = {"type": "fail", "status": "failed,cancelled", "limit": "2"}
         page = http.get("/v1/jobs", params=wanted | ({"after": after} if after else {})).json()
         assert all("params" not in job for job in page["jobs"])
         found += [job["job_id"] for job in page["jobs"]]

@@ -1,0 +1,70 @@
+"""The worked example of docs/jobs.md, as it stands there, declared by a package and run."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from jobs.pool import pool
+from jobs.types import Make
+from store.backend import create, draft, put
+
+from headwater.errors import InvalidJob, JobFailed
+from headwater.jobs import registry
+from headwater.jobs.registry import Registry
+
+DOCS = Path(__file__).parents[2] / "docs" / "jobs.md"
+
+
+@pytest.fixture
+def example() -> Any:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    module = ModuleType("example")
+    exec(compile(code, str(DOCS), "exec"), vars(module))
+    return vars(module)["WordCount"]
+
+
+@pytest.mark.anyio
+async def test_the_example_counts_words(tmp_path: Path, example: Any) -> None:
+    async with pool(tmp_path, example()) as opened:
+        library = await opened.log.store.write(create("books"))
+        texts = [f"sea and salt {n}" for n in range(1_200)]
+        await opened.log.store.write(put(library, *(draft(t, t) for t in texts)))
+        (id,) = await opened.submit("word_count", library_id=library.id, word="sea")
+        job = await opened.until(id, "completed", "failed")
+        assert job.result == {"words": 4_800, "named": 1_200}
+        assert (job.progress.current, job.progress.total) == (1_200, 1_200)
+
+
+@pytest.mark.anyio
+async def test_the_example_names_what_is_wrong(example: Any) -> None:
+    with pytest.raises(InvalidJob) as caught:
+        await example().check({"word": 3}, None)
+    assert caught.value.fields == {"path": "params.word"}
+
+
+def test_a_declared_type_is_found_and_a_broken_one_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def point(name: str, value: str) -> EntryPoint:
+        return EntryPoint(name, value, registry.GROUP)
+
+    declared = {
+        "count": point("count", "jobs.types:Make.count"),
+        "gone": point("gone", "no.such.module:Type"),
+        "other": point("other", "jobs.types:Make.count"),
+    }
+    monkeypatch.setattr(registry, "declared", lambda: declared)
+    assert hasattr(Make, "count")
+    types = Registry()
+    assert types.names == ["count", "gone", "other"]
+    assert types.find("count").type == "count"
+    for broken in ("gone", "other"):
+        with pytest.raises(JobFailed, match=broken):
+            types.find(broken)
+    with pytest.raises(InvalidJob, match="no job type 'bake'"):
+        types.find("bake")
