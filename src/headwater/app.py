@@ -69,6 +69,7 @@ from headwater.service.job_types.batch_export import BatchExport
 from headwater.service.job_types.batch_import import BatchImport
 from headwater.service.job_types.expiry import Expiry
 from headwater.service.job_types.index_jobs import IndexOptimize, IndexRebuild
+from headwater.service.job_types.regenerate_embeddings import RegenerateEmbeddings
 from headwater.service.job_types.retention import Retention
 from headwater.service.job_types.retry_embeddings import RetryEmbeddings
 from headwater.service.jobs import Jobs
@@ -256,6 +257,7 @@ class Parts:
         add(BatchDelete(log, libraries))
         add(RetryEmbeddings(log, libraries, self.embedding, clock))
         add(Retention(log, clock, settings.log))
+        add(RegenerateEmbeddings(libraries, self.embedders, settings.limits))
         if self._serving:
             add(IndexRebuild(libraries, clock, self.engine, self.keyword, self.metadata))
             add(IndexOptimize(libraries, clock, self.engine))

@@ -24,6 +24,9 @@ NAMES = frozenset(
         "import.before_end",  # all groups committed, the batch not yet ended
         "delete.after_piece",  # some documents of a batch delete are gone
         "export.before_finish",  # every document written, the file not yet whole
+        "regenerate.after_page",  # some vectors of a next generation are kept
+        "regenerate.before_switch",  # all are, and not yet valid
+        "regenerate.mid_settle",  # they are valid, and some moved to their place
         "rebuild.asked",  # everybody was asked to make views anew, nobody has
         "ingest.before_result",  # committed, result line not yet sent
         "ingest.before_summary",  # all committed, summary not yet sent

@@ -48,7 +48,16 @@ ELSEWHERE = frozenset(
     name
     for name in failpoints.NAMES
     if name.startswith(
-        ("alerts.", "delete.", "embedding.", "export.", "import.", "keyword.", "rebuild.")
+        (
+            "alerts.",
+            "delete.",
+            "embedding.",
+            "export.",
+            "import.",
+            "keyword.",
+            "rebuild.",
+            "regenerate.",
+        )
     )
 )
 """Places of parts that such a stream does not come by; their own tests kill there."""

@@ -17,6 +17,7 @@ from headwater.api.job_type_wire import (
     ExportInput,
     ImportInput,
     IndexInput,
+    RegenerateInput,
     TypedInput,
 )
 from headwater.api.job_wire import JobJson
@@ -52,7 +53,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "batch_delete": {"library": "notes", "filter": {"year": {"$lt": 2020}}},
     "index_rebuild": {"library": "notes"},
     "index_optimize": {"library": "notes"},
-    "regenerate_embeddings": {"library": "notes", "embedder": "fastembed:BAAI/bge-small-en-v1.5"},
+    "regenerate_embeddings": {"library": "notes", "embedder": "static"},
 }
 
 
@@ -240,6 +241,22 @@ def job_type_routes(
     )
     async def index_optimize(request: Request) -> Response:
         return await submitted(await _given(request, "index_optimize", IndexInput, limits))
+
+    @router.post(
+        "/regenerate-embeddings",
+        summary="Make a library's vectors anew as a job",
+        description=(
+            "By another `embedder` or `dimension`, or the same: beside the valid ones, which they "
+            "replace all at once. Searches and writes go on."
+        ),
+        openapi_extra=openapi.body(RegenerateInput, EXAMPLES["regenerate_embeddings"]),
+        responses=queued(400, 413),
+        status_code=202,
+    )
+    async def regenerate_embeddings(request: Request) -> Response:
+        return await submitted(
+            await _given(request, "regenerate_embeddings", RegenerateInput, limits)
+        )
 
     @router.get(
         "/{id}/download",

@@ -292,7 +292,7 @@ def _mismatch(library: Library, running: str | None) -> EmbedderMismatch:
     return EmbedderMismatch(
         f"the vectors of library {library.name!r} come from "
         f"{library.embedder_identity!r}, but this server runs {running!r}; serve it with "
-        "what made it, or regenerate its vectors: export it into a new library",
+        "what made it, or make its vectors anew with POST /v1/jobs/regenerate-embeddings",
         stored=library.embedder_identity,
         running=running,
     )

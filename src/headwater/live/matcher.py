@@ -23,6 +23,7 @@ from headwater.errors import (
     CursorExpired,
     HeadwaterError,
     LibraryNotFound,
+    LibraryRegenerated,
     ShuttingDown,
     TooManyHits,
     Unavailable,
@@ -183,7 +184,7 @@ class Matcher:
                 await self._take_turns()
             except CursorExpired:
                 self._start_over()
-            except LibraryNotFound as error:
+            except (LibraryNotFound, LibraryRegenerated) as error:
                 self.fail(error)
                 return
             except ShuttingDown:
@@ -237,6 +238,8 @@ class Matcher:
                 for change in committed.changes
                 if change.library_id == self.library.id and change.type in steps.TYPES
             ]
+            if any(change.type == steps.REGENERATED for change in own):
+                raise steps.regenerated(self.library)
             stretch.through = committed.through
             if own:
                 stretch.changes += own
@@ -268,15 +271,7 @@ class Matcher:
         library = self.library
         metric, dimension = library.metric, library.dimension
         if stretch is None:
-            step = self._read(
-                partial(
-                    steps.read,
-                    library_id=library.id,
-                    after=after,
-                    metric=metric,
-                    dimension=dimension,
-                )
-            )
+            step = self._read(partial(steps.read, library=library, after=after))
         else:
             step = steps.make(
                 after,

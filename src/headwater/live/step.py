@@ -14,13 +14,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.model import AddedVectors, Change, Metric, Position, Rows, Span, Vectors
+from headwater.errors import LibraryRegenerated
+from headwater.model import AddedVectors, Change, Library, Metric, Position, Rows, Span, Vectors
 from headwater.search import scores
 from headwater.search.rowsets import NO_ROWS, spelled_out
 from headwater.store.base import Reader
 
 DELETED = "library.deleted"
-TYPES = ("document.added", "document.updated", "document.embedded", "document.deleted", DELETED)
+REGENERATED = "library.regenerated"
+TYPES = (
+    "document.added",
+    "document.updated",
+    "document.embedded",
+    "document.deleted",
+    DELETED,
+    REGENERATED,
+)
 PENDING = "pending_embedding"
 
 _PAGE_CHANGES = 1_000
@@ -156,10 +165,19 @@ def pieces_of(library_id: str, vectors: Iterable[AddedVectors]) -> list[tuple[Ro
     ]
 
 
-def read(
-    reader: Reader, library_id: str, after: Position, *, metric: Metric, dimension: int
-) -> Step:
-    """The next stretch after `after`, from the store. Raises `CursorExpired`."""
+def regenerated(library: Library) -> LibraryRegenerated:
+    return LibraryRegenerated(
+        f"the vectors of library {library.name!r} were made anew, and scores are others now; "
+        "open it again without `after`"
+    )
+
+
+def read(reader: Reader, library: Library, after: Position) -> Step:
+    """The next stretch after `after`, from the store.
+
+    Raises `CursorExpired`, `LibraryRegenerated` when its vectors are of another generation.
+    """
+    library_id, metric, dimension = library.id, library.metric, library.dimension
     head = reader.head()
     page = reader.log(after, _PAGE_CHANGES, library_ids={library_id}, types=TYPES)
     changes, through, rows = page.changes, page.through, 0
@@ -168,6 +186,10 @@ def read(
         if rows >= _PAGE_ROWS:
             changes, through = changes[: at + 1], change.position
             break
+    if changes:
+        now = reader.library(library_id)
+        if now is not None and now.id == library_id and now.generation != library.generation:
+            raise regenerated(library)
     spans = [(c.added.first, c.added.count) for c in changes if c.added.count]
     pieces = [reader.vectors_of(spans)] if spans else []
     step = make(after, through, changes, pieces, metric=metric, dimension=dimension)

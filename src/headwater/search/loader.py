@@ -32,6 +32,10 @@ _GENTLE_ROWS = 512
 log = structlog.get_logger(__name__)
 
 
+class Stale(Exception):
+    """The view's library is of another generation by now: it must be read and begun again."""
+
+
 class Loader:
     """Fills views. Loop only; the work is done in `pool` and the store's readers."""
 
@@ -64,6 +68,15 @@ class Loader:
         although there was something before, else None. Raises `LibraryNotFound` when the library
         is gone.
         """
+        while True:
+            try:
+                return await self._load(view, join, reason)
+            except Stale as stale:
+                reason = str(stale)
+
+    async def _load(
+        self, view: View, join: Callable[[View], Awaitable[None]], reason: str | None
+    ) -> str | None:
         library = await self._log.store.read(partial(_library, id=view.id))
         if library is None:
             raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
@@ -104,6 +117,7 @@ class Loader:
                 log_id=self._log.store.log_id,
                 dimension=library.dimension,
                 metric=library.metric,
+                generation=library.generation,
                 disk=self._disk_of(library),
             )
         )
@@ -144,10 +158,17 @@ class Loader:
     async def catch_up(self, view: View) -> bool:
         """Apply one page; whether that was all. Raises `CursorExpired`, `LibraryNotFound`."""
         page: Page = await self._log.store.read(
-            partial(read_page, after=view.position, views={view.id}, only=view.id)
+            partial(
+                read_page,
+                after=view.position,
+                views={view.id: view.library.generation},
+                only=view.id,
+            )
         )
         if view.id in page.deleted:
             raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
+        if view.id in page.regenerated:
+            raise Stale(f"the vectors of library {view.id} were made anew")
         view.outdated = view.outdated or view.id in page.outdated
         step = page.steps.get(view.id)
         if step is not None:

@@ -5,7 +5,7 @@ How a view follows when the ring does not reach: at start, after a gap, in the s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headwater.model import Change, Position, Rows, Span, Vectors
@@ -16,6 +16,8 @@ DELETED = "library.deleted"
 REBUILDING = "index.rebuilding"
 """Views are to be made anew: those that met it are not to be trusted in the long run."""
 OPTIMIZING = "index.optimizing"
+REGENERATED = "library.regenerated"
+"""The library's vectors are all of another generation: those of two never meet in one view."""
 
 _TYPES = (
     "document.added",
@@ -25,6 +27,7 @@ _TYPES = (
     DELETED,
     REBUILDING,
     OPTIMIZING,
+    REGENERATED,
 )
 
 _PAGE_CHANGES = 1_000
@@ -48,21 +51,24 @@ class Step:
 class Page:
     """`head` is the log's head in the same transaction: at `through == head` nothing is left.
 
-    `outdated` and `optimized` are the libraries whose views somebody has asked for.
+    `outdated` and `optimized` are the libraries whose views somebody has asked for; the views of
+    those that are `regenerated` are of another generation than the store, and have no step.
     """
 
     steps: dict[str, Step]
     deleted: list[str]
     outdated: set[str]
     optimized: set[str]
+    regenerated: set[str]
     through: Position
     head: Position
 
 
 def read_page(
-    reader: Reader, after: Position, views: Collection[str], *, only: str | None = None
+    reader: Reader, after: Position, views: Mapping[str, int], *, only: str | None = None
 ) -> Page:
-    """What came after `after` for `views`; `only` reads no other library's changes.
+    """What came after `after` for `views`, which name their generations; `only` reads no other
+    library's changes.
 
     The vectors are those that still exist. A row that is already gone is skipped here and its
     removal, later in the log, then finds nothing to do. Raises `CursorExpired`.
@@ -76,9 +82,12 @@ def read_page(
     )
     changes, through = _bounded(found.changes, found.through)
     steps = {}
-    for library_id in views:
+    regenerated: set[str] = set()
+    for library_id, generation in views.items():
         own = [change for change in changes if change.library_id == library_id]
-        if own:
+        if own and _generation(reader, library_id, generation) != generation:
+            regenerated.add(library_id)
+        elif own:
             spans = [change.added for change in own if change.added.count]
             pieces = [reader.vectors_of([(s.first, s.count) for s in spans])] if spans else []
             steps[library_id] = Step(pieces, *marks(own))
@@ -89,7 +98,15 @@ def read_page(
     for change in changes:
         if change.type in asked and change.library_id:
             asked[change.type].add(change.library_id)
-    return Page(steps, deleted, asked[REBUILDING], asked[OPTIMIZING], through, head)
+    return Page(steps, deleted, asked[REBUILDING], asked[OPTIMIZING], regenerated, through, head)
+
+
+def _generation(reader: Reader, library_id: str, otherwise: int) -> int:
+    """That of the library in this transaction: the vectors it reads are of that."""
+    library = reader.library(library_id)
+    if library is None or library.id != library_id:
+        return otherwise  # it is gone; the log says so
+    return library.generation
 
 
 def marks(changes: Iterable[Change]) -> tuple[Rows, int]:

@@ -15,7 +15,7 @@ import structlog
 
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, LibraryNotFound, ShuttingDown
-from headwater.search.loader import Loader
+from headwater.search.loader import Loader, Stale
 from headwater.search.upkeep import Upkeep
 from headwater.search.view import View
 
@@ -80,9 +80,12 @@ class Renewals:
             async with self._turns:
                 while (old := self._views.get(library_id)) and old.ready and old.outdated:
                     new = View(old.library, self._loader.empty(old.library), began)
-                    await self._loader.fill(new)
-                    await self._upkeep.build_all(new.index)
-                    await self._join(new)
+                    try:
+                        await self._loader.fill(new)
+                        await self._upkeep.build_all(new.index)
+                        await self._join(new)
+                    except Stale:
+                        continue  # the old one goes, too, as soon as it hears of it
                     took_ms = round((self._clock.monotonic() - began) * 1000)
                     log.info("view.renewed", library=library_id, rows=new.index.live, ms=took_ms)
         except Exception as error:

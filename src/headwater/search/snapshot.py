@@ -70,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True):
     segments: list[SavedSegment]
     head_rows: int
     state: File
+    generation: int = 0
 
 
 def save(
@@ -82,6 +83,7 @@ def save(
     dimension: int,
     metric: Metric,
     position: Position,
+    generation: int = 0,
 ) -> None:
     """Make the folder say `capture` at `position`, durably. Blocks; for a thread.
 
@@ -125,6 +127,7 @@ def save(
         saved,
         sum(len(rows) for rows, _ in heads),
         state,
+        generation,
     )
     body = msgspec.json.encode(manifest)
     failpoints.reach("view.before_manifest")
@@ -149,6 +152,7 @@ def load(
     log_id: str,
     dimension: int,
     metric: Metric,
+    generation: int = 0,
     disk: Path | None = None,
 ) -> tuple[VectorIndex, Position]:
     """The index in `folder` and its position; quantised with `disk`. Blocks; for a thread.
@@ -157,13 +161,14 @@ def load(
     """
     try:
         manifest = _read_manifest(folder)
-        wanted = (FORMAT, library_id, log_id, dimension, metric)
+        wanted = (FORMAT, library_id, log_id, dimension, metric, generation)
         has = (
             manifest.format,
             manifest.library_id,
             manifest.log_id,
             manifest.dimension,
             manifest.metric,
+            manifest.generation,
         )
         if has != wanted:
             raise Unusable(f"the snapshot is of {has}, not {wanted}")

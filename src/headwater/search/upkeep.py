@@ -273,6 +273,7 @@ class Upkeep:
                     dimension=library.dimension,
                     metric=library.metric,
                     position=position,
+                    generation=library.generation,
                 )
             )
         except OSError as error:

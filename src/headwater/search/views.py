@@ -29,6 +29,7 @@ from headwater.errors import (
     DimensionMismatch,
     HeadwaterError,
     LibraryNotFound,
+    LibraryRegenerated,
     NotCaughtUp,
     ShuttingDown,
     Unavailable,
@@ -41,6 +42,7 @@ from headwater.search.page import (
     DELETED,
     OPTIMIZING,
     REBUILDING,
+    REGENERATED,
     Step,
     marks,
     read_page,
@@ -164,6 +166,10 @@ class LocalViews(SearchEngine):
         if not len(queries):
             return []
         view = await self._current(library)
+        if view.library.generation != library.generation:
+            raise LibraryRegenerated(
+                f"the vectors of library {library.name!r} were made anew meanwhile; search again"
+            )
         position = self._position_of(view)
         self._next_lane = (self._next_lane + 1) % len(self._lanes)
         lane = self._lanes[self._next_lane]
@@ -383,6 +389,9 @@ class LocalViews(SearchEngine):
             if library_id is not None:
                 if change.type == DELETED:
                     self._deleted(library_id)
+                elif change.type == REGENERATED:
+                    self._regenerated(library_id)
+                    changes.pop(library_id, None)
                 elif change.type in (REBUILDING, OPTIMIZING):
                     self._asked(library_id, change.type)
                 elif library_id in self._views and (change.added.count or change.removed.count):
@@ -397,7 +406,7 @@ class LocalViews(SearchEngine):
         self._applied.ring(committed.through)
 
     async def _take_page(self) -> None:
-        ready = {view.id for view in self._views.values() if view.ready}
+        ready = {view.id: view.library.generation for view in self._views.values() if view.ready}
         page = await self._log.store.read(
             partial(read_page, after=self._applied.position, views=ready)
         )
@@ -405,6 +414,8 @@ class LocalViews(SearchEngine):
             self._apply(library_id, step)
         for library_id in page.deleted:
             self._deleted(library_id)
+        for library_id in page.regenerated:
+            self._regenerated(library_id)
         for library_id in page.outdated:
             self._asked(library_id, REBUILDING)
         for library_id in page.optimized:
@@ -433,6 +444,15 @@ class LocalViews(SearchEngine):
         if view is not None and not view.done.is_set():
             view.failed(LibraryNotFound(f"library {library_id} is gone", id=library_id))
         self._upkeep.discard(library_id)
+
+    def _regenerated(self, library_id: str) -> None:
+        """Its vectors are of another generation: the view must not meet them. A new one is begun
+        at once; one that is being loaded sees it by itself."""
+        view = self._views.get(library_id)
+        if view is not None and view.ready:
+            del self._views[library_id]
+            if self._group is not None:
+                self._open(view.library)
 
     def _start_over(self) -> None:
         """The log was trimmed past us: what is loaded cannot be brought up to date any more."""

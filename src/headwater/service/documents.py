@@ -16,7 +16,13 @@ import numpy as np
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
-from headwater.errors import DocumentNotFound, HeadwaterError
+from headwater.errors import (
+    DimensionMismatch,
+    DocumentNotFound,
+    HeadwaterError,
+    LibraryNotFound,
+    LibraryRegenerated,
+)
 from headwater.filters import Filter
 from headwater.model import Chunk, Document, Library, Position, Written
 from headwater.search.base import SearchEngine
@@ -85,6 +91,7 @@ class Documents:
         self._clock = clock
         self._limits = limits
         self._pool = pool
+        self._regenerated: dict[str, Library] = {}
 
     def preparer(self, library: Library) -> Preparer:
         """Raises `EmbedderMismatch` when the library's model is not the one running here."""
@@ -183,7 +190,7 @@ class Documents:
                 embedded = outcome
         vectors = matrix(prepared, embedded, library.dimension)
         drafts = [item.draft for item in prepared]
-        return PutDocuments(library.number, drafts, vectors, batch_id, missing)
+        return PutDocuments(library.number, drafts, vectors, batch_id, missing, library.generation)
 
     def _missing(self, failure: Failure, prepared: Sequence[Prepared]) -> Missing:
         lacking = sum(any(vector is None for vector in item.vectors) for item in prepared)
@@ -203,13 +210,59 @@ class Documents:
 
         `write` does it, where that is more than the command alone.
         """
-        outcomes: list[Written | HeadwaterError] = await (write or self._log.store.write)(command)
+        try:
+            outcomes: list[Written | HeadwaterError] = await (write or self._log.store.write)(
+                command
+            )
+        except LibraryRegenerated:
+            return await self._anew(command, write)
         if any(isinstance(outcome, Written) and outcome.pending for outcome in outcomes):
             self._embedding.wake()
         return [
             Refusal(draft.id, outcome) if isinstance(outcome, HeadwaterError) else outcome
             for draft, outcome in zip(command.drafts, outcomes, strict=True)
         ]
+
+    def current(self, library: Library) -> Library:
+        """The library, as it is since its vectors were made anew, if this part has met that."""
+        return self._regenerated.get(library.id, library)
+
+    async def _anew(
+        self, command: PutDocuments, write: WriteDocuments | None
+    ) -> list[Written | Refusal]:
+        """Write what was embedded before the library's vectors were made anew.
+
+        Every chunk with a text is embedded again, as the job does it.
+        """
+        found = await self._log.store.read(
+            lambda reader: reader.libraries(after=command.number - 1, limit=1)
+        )
+        if not found or found[0].number != command.number:
+            raise LibraryNotFound("the library was deleted")
+        library = self._regenerated[found[0].id] = found[0]
+        items: list[Prepared | Refusal] = []
+        at = 0
+        for draft in command.drafts:
+            own = command.vectors[at : at + len(draft.chunks)]
+            at += len(draft.chunks)
+            vectors = tuple(
+                None if chunk.text is not None else vector
+                for chunk, vector in zip(draft.chunks, own, strict=True)
+            )
+            if any(vector is not None and len(vector) != library.dimension for vector in vectors):
+                error = DimensionMismatch(
+                    f"library {library.name!r} has dimension {library.dimension} by now",
+                    expected=library.dimension,
+                    given=own.shape[1],
+                )
+                items.append(Refusal(draft.id, error))
+            else:
+                items.append(Prepared(draft, vectors))
+        ready = [item for item in items if isinstance(item, Prepared)]
+        done: list[Written | Refusal] = []
+        if ready:
+            done = await self.commit(await self.command(library, ready, command.batch_id), write)
+        return in_order(items, done)
 
     async def embed_pending(self, library: Library) -> int:
         """Try the library's pending documents now; how many there are."""

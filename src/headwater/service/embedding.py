@@ -300,7 +300,7 @@ class DocumentEmbedding:
             at += len(chunks)
         failpoints.reach("embedding.before_write")
         positions: list[Position | None] = await self._log.store.write(
-            EmbedDocuments(library.number, items)
+            EmbedDocuments(library.number, items, library.generation)
         )
         log_line.info(
             "embedding.done",

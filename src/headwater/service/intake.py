@@ -92,25 +92,25 @@ class Intake:
         groups: MemoryObjectReceiveStream[Group],
         ready: MemoryObjectSendStream[PreparedGroup],
     ) -> None:
-        preparer = self._documents.preparer(self._library)
         too_long = LineTooLong(
             f"the line is longer than {self._line_bytes} bytes; split the document, "
             "or raise `limits.line_bytes`"
         )
         async with ready:
             async for group in groups:
+                # A stream may live through a change of its library's model.
+                library = self._documents.current(self._library)
+                preparer = self._documents.preparer(library)
                 bodies = [too_long if line.body is None else line.body for line in group]
                 names = None if self._name is None else _Names(group, self._name)
                 prepared = await self._pool.call(prepare_all, preparer, bodies, names)
                 command = None
                 try:
                     if self._on_failure == "refuse":
-                        prepared = await self._documents.embedded(self._library, prepared)
+                        prepared = await self._documents.embedded(library, prepared)
                     drafted = [item for item in prepared if isinstance(item, Prepared)]
                     if drafted:
-                        command = await self._documents.command(
-                            self._library, drafted, self._batch_id
-                        )
+                        command = await self._documents.command(library, drafted, self._batch_id)
                 except HeadwaterError as error:
                     if not self._refuse:
                         raise

@@ -256,7 +256,7 @@ class LiveSearches:
         if self._group is None:
             raise ShuttingDown("live queries are not running; connect again in a moment")
         matcher = self._matchers.get(library.id)
-        if matcher is None:
+        if matcher is None or matcher.library.generation != library.generation:
             assert self._read_to_match is not None
             matcher = self._matchers[library.id] = Matcher(
                 library,

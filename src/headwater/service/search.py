@@ -20,7 +20,13 @@ import numpy as np
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
-from headwater.errors import HeadwaterError, InvalidQuery, NotCaughtUp
+from headwater.errors import (
+    HeadwaterError,
+    InvalidQuery,
+    LibraryNotFound,
+    LibraryRegenerated,
+    NotCaughtUp,
+)
 from headwater.model import Cursor, Library, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
 from headwater.service import ranking
@@ -97,6 +103,20 @@ class Search:
 
     async def search(self, library: Library, query: Query) -> Answer:
         """The best hits, best first. Raises `InvalidQuery` and what the views raise."""
+        try:
+            return await self._search(library, query)
+        except LibraryRegenerated:
+            # The query was embedded by the model before: once more, by the one of now.
+            return await self._search(await self._again(library), query)
+
+    async def _again(self, library: Library) -> Library:
+        """The library as it is now. Raises `LibraryNotFound`."""
+        found = await self._log.store.read(lambda reader: reader.library(library.id))
+        if found is None:
+            raise LibraryNotFound(f"library {library.name!r} was deleted", library=library.id)
+        return found
+
+    async def _search(self, library: Library, query: Query) -> Answer:
         wish = check(query, library, self._limits)
         explanation = Explanation(self._clock) if query.explain else None
         if query.min_cursor is not None:
@@ -138,6 +158,14 @@ class Search:
 
         A hit that is deleted before its page is fetched is left out.
         """
+        try:
+            return await self._stream(library, query)
+        except LibraryRegenerated:
+            return await self._stream(await self._again(library), query)
+
+    async def _stream(
+        self, library: Library, query: Query
+    ) -> tuple[Answer, AsyncIterator[list[Hit]]]:
         wish = check(query, library, self._limits)
         if query.group_by is not None:
             raise InvalidQuery(

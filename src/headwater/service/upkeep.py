@@ -19,11 +19,15 @@ from headwater.model import Committed
 from headwater.settings import LogSettings
 from headwater.store import DataFolder
 from headwater.store.base import FailOpenBatches, SweepLibraries, TrimLog
+from headwater.store.regeneration_commands import SettleVectors
 
 SWEEP_DOCUMENTS = 200
 TRIM_CHANGES = 2_000
+SETTLE_VECTORS = 500
 TAKE_OVER_S = 1.0
 """How often a process looks whether the keeper is gone."""
+
+_LEAVES_ROWS = frozenset({"library.deleted", "library.regenerated", "job.failed", "job.cancelled"})
 
 log_line = structlog.get_logger(__name__)
 
@@ -53,9 +57,7 @@ class Upkeep:
             tasks.start_soon(self._trim)
 
     def _notice(self, committed: Committed | None) -> None:
-        if committed is None or any(
-            change.type == "library.deleted" for change in committed.changes
-        ):
+        if committed is None or any(change.type in _LEAVES_ROWS for change in committed.changes):
             self._deleted.set()
 
     async def _sweep(self) -> None:
@@ -64,6 +66,8 @@ class Upkeep:
             self._deleted = anyio.Event()
             try:
                 while await self._log.store.write(SweepLibraries(SWEEP_DOCUMENTS)):
+                    await anyio.lowlevel.checkpoint()
+                while await self._log.store.write(SettleVectors(SETTLE_VECTORS)):
                     await anyio.lowlevel.checkpoint()
             except StoreFailed as error:
                 log_line.warning("sweep.failed", detail=error.detail)

@@ -61,9 +61,9 @@ class PutNextVectors:
 class SwitchGeneration:
     """→ `int`: how many chunks are still to be embedded first; 0: the generation is valid.
 
-    `through_row` is where embedding has got to. Up to `most` chunks behind it are taken along: their
-    documents are pending from then on, and so are those with chunks that get no vector. Change
-    `library.regenerated`. Raises as `BeginRegeneration`.
+    `through_row` is where embedding has got to. Up to `most` chunks behind it are taken along:
+    their documents are pending from then on, and so are those with chunks that get no vector.
+    Change `library.regenerated`. Raises as `BeginRegeneration`.
     """
 
     number: int

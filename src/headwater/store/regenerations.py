@@ -94,11 +94,14 @@ def switch_generation(tx: Transaction, command: SwitchGeneration) -> int:
     ).fetchall()
     if len(late) > command.most:
         return len(late)
-    lacking = late + tx.db.execute(
-        "SELECT c.row, c.document FROM next_vectors n CROSS JOIN chunks c WHERE n.library = ? "
-        "AND n.generation = ? AND n.vector IS NULL AND c.row = n.row",
-        [library.number, command.generation],
-    ).fetchall()
+    lacking = (
+        late
+        + tx.db.execute(
+            "SELECT c.row, c.document FROM next_vectors n CROSS JOIN chunks c WHERE n.library = ? "
+            "AND n.generation = ? AND n.vector IS NULL AND c.row = n.row",
+            [library.number, command.generation],
+        ).fetchall()
+    )
     _empty(tx, [row for row, _ in lacking])
     waiting = sorted({document for _, document in lacking})
     tx.db.execute("DELETE FROM pending WHERE library = ?", [library.number])
@@ -164,6 +167,12 @@ def settle_vectors(tx: Transaction, command: SettleVectors) -> bool:
             continue
         span = [library, generation, rows[0][0], rows[-1][0]]
         where = "library = ? AND generation = ? AND row BETWEEN ? AND ?"
+        if not moves:
+            # First of all: its job may be tried again, and must not count on what goes now.
+            tx.db.execute(
+                "UPDATE regenerations SET state = 'dropped' WHERE library = ? AND generation = ?",
+                [library, generation],
+            )
         if moves:
             tx.db.execute(
                 "UPDATE chunks SET vector = n.vector FROM (SELECT row AS next, vector FROM "

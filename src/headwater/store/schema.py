@@ -144,9 +144,7 @@ next_vectors = Table(
     Column("library", BigInteger, nullable=False),
     Column("vector", LargeBinary),
     Index("next_vectors_library", "library", "generation", "row"),
-    Index(
-        "next_vectors_lacking", "library", "generation", sqlite_where=text("vector IS NULL")
-    ),
+    Index("next_vectors_lacking", "library", "generation", sqlite_where=text("vector IS NULL")),
 )
 """Vectors by chunk row, valid when their generation is the library's. None: it gets none."""
 

@@ -1,0 +1,208 @@
+"""Vectors made anew: whatever cuts the job off, they are all of one model or all of the other."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from service.job_house import Fault, JobHouse, job_house
+
+from headwater.embed import plugins
+from headwater.errors import InvalidJob, LibraryRegenerated, RegenerationRunning
+from headwater.model import Library
+from headwater.service.job_types import regenerate_embeddings
+from headwater.service.job_types.regenerate_embeddings import RegenerateEmbeddings
+from headwater.service.query import Query
+from headwater.store.base import DeleteDocuments, PutDocuments, Reader
+from headwater.store.job_commands import CancelJob
+from headwater.store.regeneration_commands import BeginRegeneration, SettleVectors
+
+pytestmark = pytest.mark.anyio
+
+LETTERS = EntryPoint("letters", "embed.plugin:Letters", plugins.GROUP)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regenerate_embeddings, "_ROWS", 16)
+    monkeypatch.setattr(regenerate_embeddings, "_LATE", 0)
+    monkeypatch.setattr(regenerate_embeddings, "_MOVED", 16)
+    monkeypatch.setattr(plugins, "declared", lambda: {"letters": LETTERS})
+
+
+def handler_of(home: JobHouse) -> RegenerateEmbeddings:
+    parts = home.parts
+    return RegenerateEmbeddings(parts.libraries, parts.embedders, parts.settings.limits)
+
+
+def document(number: int) -> dict[str, Any]:
+    return {"id": f"d{number}", "texts": [f"first of {number}", f"second of {number}"]}
+
+
+async def filled(home: JobHouse, name: str = "books", count: int = 40) -> Library:
+    library = await home.library(name, embedder="static")
+    await home.put(library, *map(document, range(count)))
+    return library
+
+
+async def vectors_are(home: JobHouse, library: Library, embedder: str) -> Library:
+    """Every chunk has just the vector that the library's model makes; the view finds them."""
+    now = await home.parts.libraries.fresh(library.id)
+    assert now.embedder == embedder
+    model = home.parts.embedders.bound(now)
+
+    def read(reader: Reader) -> tuple[list[str], list[Any]]:
+        documents = reader.documents(now.number, after_row=0, limit=10_000)
+        chunks = [chunk for own in reader.chunks(documents, vectors=True) for chunk in own]
+        return [chunk.text or "" for chunk in chunks], [chunk.vector for chunk in chunks]
+
+    texts, vectors = await home.parts.log.store.read(read)
+    wanted = await model.embed(texts)
+    assert np.allclose(np.stack(vectors), wanted, atol=1e-5)
+    rows, matrix = await home.parts.log.store.read(lambda r: r.vectors_after(now.number, 0, 10_000))
+    assert matrix.shape == (len(texts), now.dimension)
+    answer = await home.parts.search.search(now, Query(query=texts[3], k=1, mode="vector"))
+    assert answer.hits[0].passage.text == texts[3]
+    assert answer.hits[0].score == pytest.approx(1, abs=1e-4)
+    assert (await home.parts.engine.rows(now)).tolist() == rows.tolist()
+    assert await home.parts.log.store.read(lambda reader: reader.check()) == []
+    return now
+
+
+async def test_cut_off_at_every_write_it_ends_with_vectors_of_one_model(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        for after in (False, True):
+            for nth in (1, 2, 4, 6, 7, 9):
+                library = await filled(home, f"cut-{after}-{nth}", 30)
+                job = await home.submit(handler, {"embedder": "letters:64"}, library)
+                job = await home.run(handler, job, Fault(nth, after))
+                now = await home.parts.libraries.fresh(library.id)
+                await vectors_are(home, library, now.embedder)
+                done = await home.run(handler, job) if job.status == "queued" else job
+                assert done.status == "completed", done.error
+                assert (done.result or {})["chunks"] == 60
+                now = await vectors_are(home, library, "letters:64")
+                assert (now.dimension, now.generation, now.pending) == (64, 1, 0)
+                told = [kind for kind, _ in await home.events(library, "library.")]
+                assert told == ["library.created", "library.regenerated"]
+
+
+async def test_searches_and_writes_go_on_and_never_see_a_mix(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home)
+        job = await home.submit(handler, {"embedder": "letters:256"}, library)
+        stop = anyio.Event()
+        searched = 0
+
+        async def search() -> None:
+            nonlocal searched
+            while not stop.is_set():
+                held = await home.parts.libraries.get(library.id)
+                answer = await home.parts.search.search(
+                    held, Query(query="first of 7", k=1, mode="vector")
+                )
+                assert answer.hits[0].passage.text == "first of 7"
+                assert answer.hits[0].score == pytest.approx(1, abs=1e-4)
+                searched += 1
+
+        async def write() -> None:
+            for number in range(30):
+                await home.put(library, document(100 + number))  # the library as it was
+                changed = number if number != 7 else 8  # what is searched for stays
+                await home.put(library, {"id": f"d{changed}", "texts": [f"third of {number}"]})
+                await home.parts.log.store.write(_delete(library, f"d{30 + number % 10}"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(search)
+            async with anyio.create_task_group() as writes:
+                writes.start_soon(write)
+                done = await home.run(handler, job)
+            stop.set()
+        assert done.status == "completed", done.error
+        assert searched
+        await vectors_are(home, library, "letters:256")
+
+
+def _delete(library: Library, id: str) -> Any:
+    return DeleteDocuments(library.number, [id])
+
+
+async def test_vectors_of_the_old_model_are_refused_after_the_switch(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home, count=5)
+        stale: PutDocuments = await home.parts.documents.command(library, [])
+        await home.run(handler, await home.submit(handler, {"embedder": "letters:256"}, library))
+        with pytest.raises(LibraryRegenerated):
+            await home.parts.log.store.write(stale)
+        await home.put(library, document(99))
+        await vectors_are(home, library, "letters:256")
+
+
+async def test_one_regeneration_at_a_time_and_what_a_dead_one_left_goes(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home)
+        first = await home.submit(handler, {"embedder": "letters:64"}, library)
+        first = await home.run(handler, first, Fault(3))
+        begin = BeginRegeneration(library.number, "another", "static", "static", 256)
+        with pytest.raises(RegenerationRunning):
+            await home.parts.log.store.write(begin)
+        store = home.parts.log.store
+        assert not await store.write(SettleVectors(10)), "a job that waits will go on"
+        await store.write(CancelJob(first.id))
+        while await store.write(SettleVectors(10)):
+            pass
+        await vectors_are(home, library, "static")
+        again = await home.submit(handler, {}, library)
+        assert (await home.run(handler, again)).status == "completed"
+        assert (await vectors_are(home, library, "static")).generation > 0
+
+
+async def test_chunks_without_a_text_are_refused_and_nothing_has_changed(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home)
+        await home.put(library, {"id": "bare", "chunks": [{"vector": [0.5] * 256}]})
+        done = await home.run(handler, await home.submit(handler, {}, library))
+        assert (done.error or {})["code"] == "regeneration_refused"
+        assert "'bare'" in (done.error or {})["detail"]
+        assert (await home.parts.libraries.fresh(library.id)).generation == 0
+
+
+async def test_library_of_own_vectors_gets_an_embedder(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await home.library()
+        await home.put(
+            library,
+            *(
+                {"id": f"d{n}", "chunks": [{"text": f"w {n}", "vector": [1, n, 0]}]}
+                for n in range(9)
+            ),
+        )
+        done = await home.run(handler, await home.submit(handler, {"embedder": "static"}, library))
+        assert done.status == "completed", done.error
+        await vectors_are(home, library, "static")
+
+
+async def test_wrong_parameters_are_named(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        own = await home.library()
+        library = await home.library("other", embedder="static")
+        for which, params in (
+            (own, {}),
+            (library, {"embedder": "none"}),
+            (library, {"embedder": "unheard-of"}),
+            (library, {"dimension": 7}),
+        ):
+            with pytest.raises(InvalidJob) as caught:
+                await handler.check(params, which)
+            assert caught.value.fields["path"] == "params.embedder"
