@@ -6,6 +6,7 @@ of the events is compared with a dictionary as it was at that cursor.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,8 +25,9 @@ from live.reader import ShownHits
 from service.whole import running
 
 from headwater.app import Parts
+from headwater.changes import Ring
 from headwater.clock import SystemClock
-from headwater.model import Library, Metric, Position
+from headwater.model import Committed, Library, Metric, Position
 from headwater.service.drafts import ChunkInput, DocumentInput
 from headwater.service.live import LiveQuery
 from headwater.settings import LiveSettings, SearchSettings, Settings
@@ -172,6 +174,34 @@ def test_what_is_told_equals_a_fresh_exact_search_at_that_cursor(
     asked: list[Asked],
 ) -> None:
     stage.portal.call(_story, stage.parts, metric, begun, writes, asked)
+
+
+@given(
+    metric=st.sampled_from(["cosine", "dot", "euclidean"]),
+    begun=st.lists(PUT, max_size=6),
+    writes=WRITES,
+    asked=st.lists(ASKED, min_size=1, max_size=6),
+    passes=st.lists(st.booleans(), min_size=1, max_size=7),
+)
+@settings(max_examples=40, deadline=None)
+def test_so_it_is_where_the_store_is_read_and_is_ahead(
+    stage: Stage,
+    metric: Metric,
+    begun: list[tuple[Any, ...]],
+    writes: list[tuple[Any, ...]],
+    asked: list[Asked],
+    passes: list[bool],
+) -> None:
+    """As behind the ring, or beside another process: rows may be gone that the log still has."""
+    ring = stage.parts.log.ring
+    turns = itertools.cycle(passes)
+
+    def now_and_then(position: Position) -> Committed | None:
+        return Ring.after(ring, position) if next(turns) else None
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ring, "after", now_and_then)
+        stage.portal.call(_story, stage.parts, metric, begun, writes, asked)
 
 
 async def _story(
