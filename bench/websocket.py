@@ -165,13 +165,13 @@ class Listeners:
 def _main(port: int, path: str, readers: int, deaf: int, pipe: Pipe) -> None:
     try:
         whole = {"types": "document.*", "after": "beginning", "include": ["document"]}
-        stalled = [WebSocket(port, path, receive_buffer=4096) for _ in range(deaf)]
-        for one in stalled:
-            one.send(request("subscribe", 1, whole))
         reading = [WebSocket(port, path) for _ in range(readers)]
         for one in reading:
             one.ask("subscribe", 1, {"types": "document.*"})
             one.socket.setblocking(False)
+        stalled = [WebSocket(port, path, receive_buffer=4096) for _ in range(deaf)]
+        for one in stalled:  # last: a socket that reads nothing is closed after a while
+            one.send(request("subscribe", 1, whole))
         gc.collect()
         gc.disable()
         pipe.send(("ready", None))
