@@ -7,7 +7,7 @@ import pytest
 from store.backend import DIMENSION, Backend, Opened, draft, put
 from store.reading import data, is_sound, whole_log
 
-from headwater.errors import AlertNotFound, LibraryNotFound, TooManyAlerts
+from headwater.errors import AlertNotFound, DimensionMismatch, LibraryNotFound, TooManyAlerts
 from headwater.model import Alert, Library
 from headwater.store.alert_commands import (
     CreateAlert,
@@ -55,6 +55,9 @@ class AlertContract:
             assert data(told[0])["metadata"] == {"m": 2}
             with pytest.raises(TooManyAlerts):
                 await make(opened, library, "four", most=3)
+            short = UpdateAlert(library.number, "one", vector=np.zeros(1, np.float32))
+            with pytest.raises(DimensionMismatch):
+                await opened.store.write(short)
             await is_sound(opened)
 
     async def test_a_change_holds_from_its_position_on(self, backend: Backend) -> None:

@@ -22,7 +22,7 @@ class CreateAlert:
     """→ `Alert`. Change `alert.created`. It matches what is written after it.
 
     `vector` float32 (dimension,); `filter` and `metadata` are encoded JSON. Raises
-    `LibraryNotFound`, and `TooManyAlerts` when the library has `most` already.
+    `LibraryNotFound`, `DimensionMismatch`, and `TooManyAlerts` when the library has `most` already.
     """
 
     number: int
@@ -40,7 +40,8 @@ class CreateAlert:
 class UpdateAlert:
     """→ `Alert`. Change `alert.updated`, none when nothing differs.
 
-    From that change on it matches as it is now. Raises `LibraryNotFound`, `AlertNotFound`.
+    From that change on it matches as it is now. Raises `LibraryNotFound`, `AlertNotFound`,
+    `DimensionMismatch`.
     """
 
     number: int

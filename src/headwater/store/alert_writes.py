@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from headwater.errors import AlertNotFound, TooManyAlerts
-from headwater.model import Alert, Library, Position
+from headwater.errors import AlertNotFound, DimensionMismatch, TooManyAlerts
+from headwater.model import Alert, Library, Position, Vectors
 from headwater.store import schema
 from headwater.store.alert_commands import (
     UNSET,
@@ -35,6 +35,7 @@ _CHANGED = (
 
 def create_alert(tx: Transaction, command: CreateAlert) -> Alert:
     library = tx.library(command.number)
+    _fits(library, command.vector)
     count = _count(tx, library.number)
     if count >= command.most:
         raise TooManyAlerts(
@@ -76,6 +77,7 @@ def update_alert(tx: Transaction, command: UpdateAlert) -> Alert:
         if (value := getattr(command, name)) is not UNSET
     }
     if "vector" in given:
+        _fits(tx.library(command.number), given["vector"])
         given["vector"] = np.ascontiguousarray(given["vector"], np.float32)
         if given["vector"].tobytes() == old.vector.tobytes():
             del given["vector"]
@@ -139,6 +141,16 @@ def _count(tx: Transaction, library: int) -> int:
 
 def _count_on(tx: Transaction, library: int, by: int) -> None:
     _set(tx, _counter(library), str(_count(tx, library) + by))
+
+
+def _fits(library: Library, vector: Vectors) -> None:
+    if len(vector) != library.dimension:
+        raise DimensionMismatch(
+            f"library {library.name!r} takes vectors of {library.dimension} numbers, this alert's "
+            f"has {len(vector)}",
+            expected=library.dimension,
+            given=len(vector),
+        )
 
 
 def _begin(tx: Transaction) -> None:
