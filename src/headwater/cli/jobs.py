@@ -160,6 +160,8 @@ def watch(
                         board.take(msgspec.json.decode(event.data)["data"])
                     if board.over:
                         break
+        except AllOver:
+            pass
         except KeyboardInterrupt:
             output.note("Stopped watching; the jobs go on.")
             return
@@ -238,6 +240,10 @@ class Board:
             self._bars.stop_task(self._tasks[id])
 
 
+class AllOver(Exception):
+    """Every watched job has ended."""
+
+
 class JobFeed(EventFeed):
     """The changes of all jobs from when the board has looked."""
 
@@ -253,6 +259,8 @@ class JobFeed(EventFeed):
         if not self._looked:  # what happened before this was not told
             self._looked = True
             self._board.look()
+            if self._board.over:  # and no event may ever come
+                raise AllOver
 
 
 @app.command()
