@@ -16,6 +16,7 @@ from bench import (
     filtered,
     hybrid,
     ingest,
+    jobs,
     live,
     machine,
     memory,
@@ -41,6 +42,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "fanout": fanout.measure,
     "sockets": sockets.measure,
     "live": live.measure,
+    "jobs": jobs.measure,
     "memory": memory.measure,
 }
 LONG = {"memory"}

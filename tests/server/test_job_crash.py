@@ -155,3 +155,26 @@ def test_rebuild_killed_in_the_middle_is_done_by_the_next_process(serve: Serve) 
         assert told.count("index.rebuilding") == 1
         assert done["result"]["chunks"] == COUNT - COUNT // 50
         invariants.every_document_is_found(client, library, {"vector": [1, 1, 1]})
+
+
+@pytest.mark.parametrize(
+    "place", ["regenerate.after_page:2", "regenerate.before_switch", "regenerate.mid_settle"]
+)
+def test_regeneration_killed_at_a_place_completes_once(serve: Serve, place: str) -> None:
+    server = serve(failpoints=place, **TINY)
+    with Client(server.url) as client:
+        library = filled(client)
+        job = post(client, "regenerate-embeddings", library=library, embedder="static")
+        server.wait_killed()
+        server.start()
+        done = ended(client, job)
+        assert (done["status"], done["result"]["dimension"]) == ("completed", 256), done
+        assert done["result"]["chunks"] == COUNT - COUNT // 50
+        held = client.documents(library, include="vectors")
+        assert {len(one["chunks"][0]["vector"]) for one in held.values()} == {256}
+        hit = client.search(library, "text of 77", mode="vector", k=1)["results"][0]
+        assert (hit["text"], round(hit["score"], 3)) == ("text of 77", 1.0)
+        told = client.all_events(library_id=library, types="library.regenerated")
+        assert len(told) == 1
+        invariants.log_tells_what_is_there(client, library)
+        invariants.every_document_is_found(client, library, {"vector": [1.0] * 256})

@@ -133,6 +133,11 @@ class Loader:
         library = view.library
         index = view.index = self.empty(library)
         async with self._log.store.snapshot() as held:
+            now = await held.read(partial(_library, id=view.id))
+            if now is None:
+                raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
+            if now.generation != library.generation:
+                raise Stale(f"the vectors of library {view.id} were made anew")
             after = 0
             while True:
                 found, matrix = await held.read(
