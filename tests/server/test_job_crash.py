@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import invariants
 import pytest
+from jobs.workers import WorkerProcess
 from server.client import Client, Json, answer, ndjson
 from server.running import Server
 from server.test_job_files import ended, post, send
@@ -86,6 +87,29 @@ def test_import_killed_at_a_place_completes_once(serve: Serve, place: str) -> No
         server.wait_killed()
         server.start()
         imported_once(client, library, job)
+
+
+def test_worker_killed_in_the_middle_of_jobs_leaves_them_to_another(serve: Serve) -> None:
+    """The server runs no jobs here; its views hear of what the workers write."""
+    server = serve(**TINY | {"jobs__size": 0})
+    with Client(server.url) as client:
+        library = client.create_library(embedder="none", dimension=3)["id"]
+        job = send(client, library, documents(), NDJSON)
+        settings = TINY | {"jobs__size": 2}
+        with WorkerProcess(server.data, failpoints="import.after_group:9", **settings) as first:
+            assert first.process is not None
+            first.process.wait(60)
+            with WorkerProcess(server.data, **settings) as second:
+                imported_once(client, library, job)
+                done = ended(client, post(client, "batch-export", library=library))
+                assert len(client.http.get(done["result"]["download"]).text.splitlines()) == (
+                    COUNT - COUNT // 50
+                )
+                made = post(client, "regenerate-embeddings", library=library, embedder="static")
+                assert ended(client, made)["status"] == "completed"
+                hit = client.search(library, "text of 77", mode="vector", k=1)["results"][0]
+                assert (hit["text"], round(hit["score"], 3)) == ("text of 77", 1.0)
+                assert second.stop() == 0
 
 
 def test_import_killed_again_and_again_completes_once(serve: Serve) -> None:
