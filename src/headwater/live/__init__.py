@@ -1,4 +1,5 @@
 """Live: what is kept true in memory for as long as somebody looks.
 
-Standing queries and the rooms of sessions. What they need of searching is handed in from above.
+Standing queries, alerts and the rooms of sessions. The engine they ask is handed in from above;
+what a score is, and what an exact answer, is `search`'s own.
 """
