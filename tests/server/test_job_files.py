@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from server.client import Client, Json, answer, ndjson
+from server.client import Client, Events, Json, answer, ndjson
 from server.running import Server
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -294,3 +294,20 @@ def test_log_is_trimmed_by_a_job(serve: Serve) -> None:
         assert done["result"]["trimmed"] > 90
         assert client.http.get("/v1/events", params={"after": "beginning"}).status_code == 200
         assert len(client.documents(library)) == 100
+
+
+def test_live_query_ends_when_vectors_are_made_anew_and_can_be_opened_again(
+    client: Client, library: str
+) -> None:
+    client.stream(library, documents(20), response="summary")
+    path = f"/v1/libraries/{library}/search/live"
+    wanted = {"query": "text number 7", "k": 1}
+    with Events(client.http, path, wanted, None, comments=False) as live:
+        live.until("ready")
+        done = ended(client, post(client, "regenerate-embeddings", library=library))
+        assert done["status"] == "completed"
+        told = live.until("error")
+        assert (told.data["code"], told.data["retryable"]) == ("library_regenerated", True)
+    with Events(client.http, path, wanted, None, comments=False) as live:
+        (hit,) = live.until("snapshot").data["results"]
+        assert hit["text"] == "text number 7"

@@ -52,7 +52,7 @@ class BatchExport:
     """Loop only."""
 
     type = "batch_export"
-    heavy = True
+    heavy = False
     needs_library = True
 
     def __init__(
