@@ -12,7 +12,7 @@ from store.reading import data, is_sound, whole_log
 
 from headwater.errors import ScheduleExists, ScheduleNotFound, TooManyJobs, WorkerNotFound
 from headwater.model import Schedule
-from headwater.store.base import Reader
+from headwater.store.base import DeleteLibrary, Reader
 from headwater.store.job_commands import (
     ChangeSchedule,
     ChangeWorkers,
@@ -104,6 +104,16 @@ class ScheduleContract:
             change = (await whole_log(opened))[-1]
             assert (change.type, data(change)["reason"]) == ("job.queued", "schedule")
             assert data(change)["schedule_id"] == made.id
+
+    async def test_schedules_go_with_their_library(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            library = await opened.library()
+            await opened.store.write(create("kept"))
+            await opened.store.write(create("gone", library_id=library.id))
+            await opened.store.write(DeleteLibrary(library.number))
+            left = await opened.store.read(lambda r: r.schedules(after=0, limit=5))
+            assert [schedule.name for schedule in left] == ["kept"]
+            assert (await types_told(opened))[-2:] == ["schedule.deleted", "library.deleted"]
 
     async def test_a_firing_without_jobs_only_goes_on(self, backend: Backend) -> None:
         async with backend.open() as opened:

@@ -105,6 +105,15 @@ def fire_schedule(tx: Transaction, command: FireSchedule) -> list[Job] | None:
     return jobs
 
 
+def drop_schedules(tx: Transaction, library_id: str) -> None:
+    """With their library; each is told."""
+    rows = tx.db.execute(
+        "SELECT id FROM schedules WHERE library_id = ? ORDER BY row", [library_id]
+    ).fetchall()
+    for (id,) in rows:
+        delete_schedule(tx, DeleteSchedule(id))
+
+
 def _schedule(tx: Transaction, ref: str) -> Schedule:
     schedule = schedule_named(tx.db, ref)
     if schedule is None:

@@ -18,6 +18,7 @@ from headwater.store.base import (
 )
 from headwater.store.puts import remove_chunks
 from headwater.store.records import canonical, library_data
+from headwater.store.schedule_writes import drop_schedules
 from headwater.store.session_writes import hide_sessions, sweep_sessions
 from headwater.store.transaction import Transaction
 
@@ -136,6 +137,7 @@ def delete_library(tx: Transaction, command: DeleteLibrary) -> Position:
     library = tx.library(command.number)
     tx.db.execute(_MARK_DELETED, {"library": library.number, "at_us": tx.at_us})
     hide_sessions(tx, library.number)
+    drop_schedules(tx, library.id)
     tx.forget_libraries()
     data = library_data(library, counts=True)
     return tx.change("library.deleted", library.id, library.id, data)
