@@ -311,3 +311,36 @@ def test_live_query_ends_when_vectors_are_made_anew_and_can_be_opened_again(
     with Events(client.http, path, wanted, None, comments=False) as live:
         (hit,) = live.until("snapshot").data["results"]
         assert hit["text"] == "text number 7"
+
+
+def test_cancelled_import_stops_at_once_and_goes_on_when_it_is_retried(serve: Serve) -> None:
+    with Client(serve(ingest__group_lines=50).url) as client:
+        library = client.create_library()["id"]
+        body = ndjson(documents(20_000))
+        with client.events(types="job.progress", library=library) as events:
+            job = send(client, library, body, "application/x-ndjson")
+            while events.take(1)[0]["data"]["progress"]["current"] < 100:
+                pass
+            answer(client.http.post(f"/v1/jobs/{job['job_id']}/cancel"))
+        stopped = ended(client, job, 10)
+        assert stopped["status"] == "cancelled"
+        there = client.http.get(f"/v1/libraries/{library}").json()["documents"]
+        assert 0 < there < 20_000
+        told = [event["type"] for event in client.all_events(library_id=library, types="batch.*")]
+        assert told == ["batch.started", "batch.failed"]
+        answer(client.http.post(f"/v1/jobs/{job['job_id']}/retry"))
+        done = ended(client, job, 120)
+        assert done["status"] == "completed"
+        assert done["result"] | {"received": 20_000, "created": 20_000} == done["result"]
+        assert client.http.get(f"/v1/libraries/{library}").json()["documents"] == 20_000
+
+
+def test_embeddings_are_retried_and_what_still_waits_is_told(serve: Serve) -> None:
+    nobody = {"embed__openai_base_url": "http://127.0.0.1:9/v1", "embed__retries": 0}
+    with Client(serve(embed__breaker_failures=1000, **nobody).url) as client:
+        made = client.create_library(embedder="openai:any", dimension=8)
+        client.stream(made["id"], documents(3), response="summary", wait="durable")
+        body = {"type": "retry_embeddings", "library": made["id"]}
+        done = ended(client, answer(client.http.post("/v1/jobs", json=body)), 60)
+        assert done["status"] == "completed", done
+        assert done["result"] == {"tried": 3, "embedded": 0, "pending": 3}
