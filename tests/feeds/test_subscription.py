@@ -36,6 +36,7 @@ class Client:
 
     def __init__(self, *, sips: bool = False) -> None:
         self.told: list[Event] = []
+        self.largest = 0
         self.progressed: list[Cursor] = []
         self.sips = sips
         self._room = anyio.Event()
@@ -58,6 +59,7 @@ class Client:
 
     def tell(self, events: Sequence[Event]) -> None:
         self.told += events
+        self.largest = max(self.largest, sum(len(event.json) for event in events))
         if self.sips:
             self.close()
 
@@ -72,7 +74,10 @@ async def telling(
     async with process(folder, ring_bytes) as running:
         library: Library = await running.store.write(create("notes"))
         hub = Hub(
-            running.log, FeedSettings(), SystemClock(), documents_of(lambda: running.store.log_id)
+            running.log,
+            FeedSettings(write_bytes=1024),
+            SystemClock(),
+            documents_of(lambda: running.store.log_id),
         )
         after = running.log.cursor(running.log.head)
         subscription = Subscription(
@@ -116,6 +121,22 @@ async def test_a_client_without_room_is_told_nothing_and_goes_on_from_there(
         client.open()
         await subscription.reached(last)
     assert len(client.told) == 10 * len(EVENTS)
+
+
+@pytest.mark.parametrize("sips", [False, True])
+async def test_one_large_commit_is_told_in_pieces_that_fit(tmp_path: Path, sips: bool) -> None:
+    client = Client(sips=sips)
+    async with telling(tmp_path, client) as (subscription, library, running):
+        for turn in range(3):
+            ids = [f"d{turn}-{n}" for n in range(50)]
+            *_, last = await running.put(library, *ids)
+            while subscription.position < last:
+                client.open()
+                await anyio.lowlevel.checkpoint()
+    assert [event.type for event in client.told] == EVENTS * 150
+    cursors = [event.cursor for event in client.told]
+    assert len(set(cursors)) == len(cursors)
+    assert client.largest <= 1024
 
 
 async def test_windows_of_any_size_tell_the_same(tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ class FeedReader:
         self._frames = frames
         self.wish = wish
         self._skip = cursor.part
-        self._page = page
+        self._most = self._page = page
+        self._paged = False
         self._write_bytes = write_bytes
         self.position = cursor.position
 
@@ -145,6 +146,16 @@ class FeedReader:
         """Go on from there, for a reader that could not tell all of what `next` gave."""
         self.position, self._skip = cursor.position, cursor.part
 
+    def sip(self, changes: int) -> None:
+        """Read about so many changes at a time, from the store, until the head is reached."""
+        self._paged, self._page = True, max(1, changes)
+
+    def gulp(self) -> None:
+        """What was read was not too much: read more at a time."""
+        if self._paged:
+            self._page = min(2 * self._page, self._most)
+            self._paged = self.behind
+
     async def next(self) -> Piece:
         """Wait for news, then give the frames up to some later position and stand there.
 
@@ -153,7 +164,7 @@ class FeedReader:
         """
         await self._log.bell.wait_past(self.position)
         piece = None
-        if not self._skip:
+        if not self._skip and not self._paged:
             piece = await self._frames.ahead(self.wish, self.position, self._write_bytes)
         if piece is None:
             piece = await self._from_store()

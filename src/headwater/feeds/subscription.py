@@ -23,6 +23,9 @@ from headwater.feeds.listener import Listener
 from headwater.feeds.reader import Piece, Wish
 from headwater.model import Cursor, Position
 
+DOCUMENTS = 32
+"""Changes read at once when their documents are wanted."""
+
 
 class Voice(Protocol):
     """The way to the client, shared with others. What is told arrives in order."""
@@ -71,7 +74,7 @@ class Subscription:
         self.events = 0
         now_s = clock.monotonic()
         self._listener = Listener(
-            hub.reader(wish, after, page=max_unacked),
+            hub.reader(wish, after, page=max_unacked or (DOCUMENTS if wish.documents else None)),
             self,
             ends_s=math.inf,
             told=after.position,
@@ -143,7 +146,10 @@ class Subscription:
         return self._voice.ready
 
     def offer(self, piece: Piece) -> None:
-        self._told(piece.events)
+        events = self._fitting(piece.events)
+        self._told(events)
+        if len(events) < piece.count:
+            self._listener.wake()  # the rest in its own task, as its client takes it
 
     # ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,7 +161,7 @@ class Subscription:
         listener, reader = self._listener, self._listener.reader
         async with self._voice.turn():
             piece = await reader.next()
-            events = piece.events
+            events = self._fitting(piece.events)
             if self._window is not None and len(events) > self._window - len(self._unacked):
                 events = events[: self._window - len(self._unacked)]
                 reader.stand(Cursor.parse(events[-1].cursor, log_id=self._hub.log.store.log_id))
@@ -163,6 +169,22 @@ class Subscription:
                 self._told(events)
                 listener.sent(reader.position, self._clock.monotonic())
         self._arrive()
+
+    def _fitting(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        """As many as may be written at once, one at least; the reader stands behind the last.
+
+        A piece can be large, with documents above all, and would be held for each client.
+        """
+        reader, size = self._listener.reader, 0
+        for count, event in enumerate(events):
+            size += len(event.json)
+            if count and size > self._hub.settings.write_bytes:
+                last = events[count - 1].cursor
+                reader.stand(Cursor.parse(last, log_id=self._hub.log.store.log_id))
+                reader.sip(count)
+                return events[:count]
+        reader.gulp()
+        return events
 
     def _told(self, events: Sequence[Event]) -> None:
         self._voice.tell(events)
