@@ -390,7 +390,7 @@ class LiveSettings(Section):
         20_000,
         ge=0,
         description="A live query is resumed by its difference when the library has changed at "
-        "most so often since; else with a new snapshot.",
+        "most so often since, a change of many chunks counted for each; else with a new snapshot.",
     )
     max_alerts: int = Field(100_000, ge=1, description="Alerts of one library.")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from headwater.changes.log import Log
 from headwater.live.block import NO_ROW
-from headwater.live.step import TYPES
+from headwater.live.step import REGENERATED, TYPES
 from headwater.model import Change, Position, Rows
 from headwater.search.rowsets import spelled_out
 
@@ -34,16 +34,20 @@ class Gap:
     touched: dict[int, Change] = field(default_factory=dict)
 
     async def read_on(self, log: Log, most: int) -> bool:
-        """Read to the head of the store; False when there are more than `most` changes.
+        """Read to the head of the store; False when there are more than `most` changes, or all
+        vectors were made anew.
 
-        Raises `CursorExpired`.
+        A change around a document's chunks, or of them, counts for each. Raises `CursorExpired`.
         """
         head = await log.store.read(lambda reader: reader.head())
         while self.through < head:
             page = await log.read(self.through, _PAGE, library_ids={self.library_id}, types=TYPES)
             self.through = page.through
-            self.changes += len(page.changes)
-            if self.changes > most:
+            self.changes += sum(
+                max(1, change.removed.count, change.kept.count) for change in page.changes
+            )
+            anew = any(change.type == REGENERATED for change in page.changes)
+            if anew or self.changes > most:
                 return False
             for change in page.changes:
                 self._take(change)
