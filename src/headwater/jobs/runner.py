@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ class JobRunner:
                 tasks.start_soon(self._dispatch, tasks)
         finally:
             self._crew.dismiss()
-            with anyio.move_on_after(_STORE_AGAIN_S, shield=True):
+            with anyio.move_on_after(_STORE_AGAIN_S, shield=True), suppress(HeadwaterError):
+                # Else its row goes when others see that the process has ended.
                 await self._log.store.write(RemoveWorker(self.process))
 
     @property
@@ -261,6 +263,7 @@ class JobRunner:
                 for other in before:
                     await other.left.wait()
                 handler = self.registry.find(job.type)
+                context.heavy = handler.heavy  # a package's type was not known before
                 result = await handler.run(context)
         except Exception as error:  # noqa: BLE001 – the job's root: it fails, nobody else does
             failure = _first(error)
