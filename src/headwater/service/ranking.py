@@ -1,6 +1,7 @@
 """From what the legs of a search found to one order of chunks.
 
-Plain computing on arrays, no waiting: `legs.py` and `search.py` ask for it between the legs and the texts.
+Plain computing on arrays, no waiting: `legs.py` and `search.py` ask for it between the legs and
+the texts.
 """
 
 from __future__ import annotations
