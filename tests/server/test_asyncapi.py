@@ -177,10 +177,19 @@ def test_every_frame_of_a_conversation_is_described(
         subscription = check("subscribe", types=["document.*"], max_unacked=5)["subscription_id"]
         clouds = check("subscribe", format="cloudevents", include=["document"])["subscription_id"]
         watch = check("watch", query="sea", k=1)["watch_id"]
-        for frame in ws.live(watch, 2):
-            checker.check(frame, f"live_{frame['event']}")
+
+        def live(*events: str) -> None:
+            """Waited for after each write: what comes together is told together."""
+            frames = ws.live(watch, len(events))
+            assert [frame["event"] for frame in frames] == list(events)
+            for frame in frames:
+                checker.check(frame, f"live_{frame['event']}")
+
+        live("snapshot", "ready")
         check("update", id="a", text="a new sea")
+        live("update")
         check("add", id="b", text="the sea, the sea")
+        live("leave", "enter")
         for id in (subscription, clouds):
             for _ in range(2):
                 frame = ws.next(partial(told_to, id))
@@ -188,9 +197,7 @@ def test_every_frame_of_a_conversation_is_described(
                 cursor = frame["event"]["id"]
         check("ack", subscription_id=subscription, cursor=cursor)
         check("delete", id="b")
-        told = {frame["event"]: frame for frame in ws.live(watch, 4)}
-        for name, frame in told.items():
-            checker.check(frame, f"live_{name}")
+        live("leave", "enter")
         check("unwatch", watch_id=watch)
         check("unsubscribe", subscription_id=subscription)
         check("ping")
