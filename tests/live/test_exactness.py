@@ -150,6 +150,10 @@ class Ending:
         self.readings: list[Reading] = []
         self._moved = anyio.Event()
 
+    def reach(self, position: Position) -> None:
+        """A write that changed nothing answers where its document was written, long ago."""
+        self.position = max(self.position, position)
+
     def look(self) -> None:
         moved, self._moved = self._moved, anyio.Event()
         moved.set()
@@ -268,17 +272,17 @@ async def write_one(
         case ("put", id, chunks, own):
             position = await _put(parts, library, id, chunks, own)
             history.put(id, chunks, own, position)
-            ends.position = position
+            ends.reach(position)
         case ("patch", id, patch) if id in history.now:
             written = await parts.documents.patch(library, id, metadata=patch)
             document = await parts.documents.get(library, id)
             new = msgspec.json.decode(document.document.metadata)
             history.patch(id, new, written.position)
-            ends.position = written.position
+            ends.reach(written.position)
         case ("delete", id) if id in history.now:
             position = await parts.documents.delete(library, id)
             history.delete(id, position)
-            ends.position = position
+            ends.reach(position)
         case ("together", puts):
             done: list[tuple[Position, tuple[Any, ...]]] = []
 
@@ -291,7 +295,7 @@ async def write_one(
             for position, (_, id, chunks, own) in sorted(done, key=lambda entry: entry[0]):
                 if position > ends.position:
                     history.put(id, chunks, own, position)
-                    ends.position = position
+                    ends.reach(position)
         case ("settle",):
             await ends.settle()
 

@@ -225,7 +225,7 @@ def test_killing_the_keeper_leaves_the_other_server_whole(tmp_path: Path, serve:
         with two.events(library=library, types="document.*") as events:
             start = next(events).data["cursor"]
             with (
-                Pump(keeper.url, library, documents("keeper", 20_000)) as pump,
+                Pump(keeper.url, library, documents("keeper", 8_000), hold=True) as pump,
                 Pump(other.url, library, documents("other", 1_500)) as steady,
             ):
                 heard = events.take(500)
