@@ -230,6 +230,7 @@ def test_killing_the_keeper_leaves_the_other_server_whole(tmp_path: Path, serve:
             ):
                 heard = events.take(500)
                 keeper.kill()
+                pump.finish()
                 pump.join()
                 steady.join()
             assert pump.cut
