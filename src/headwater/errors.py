@@ -406,6 +406,8 @@ class FileExpired(HeadwaterError):
 
 
 class RangeNotSatisfiable(HeadwaterError):
+    """`size_bytes`: how long the file is."""
+
     code = "range_not_satisfiable"
 
 

@@ -235,6 +235,8 @@ def test_export_is_downloaded_whole_and_in_ranges(
         assert part(range).status_code == 200
     refused = part(f"bytes={size}-")
     assert (refused.status_code, refused.json()["code"]) == (416, "range_not_satisfiable")
+    assert refused.headers["content-range"] == f"bytes */{size}"
+    assert part("bytes=-0").headers["content-range"] == f"bytes */{size}"
     last = whole.headers["last-modified"]
     assert part("bytes=0-0", **{"if-range": last}).status_code == 206
 

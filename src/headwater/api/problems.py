@@ -82,9 +82,17 @@ def problem(
 ) -> Response:
     body = _members(status, code, detail, retryable, fields)
     body["request_id"] = request.scope.get("headwater.request_id")
-    wait_s = max(RETRY_AFTER_S, math.ceil(fields.get("retry_after_s") or 0))
-    headers = {"retry-after": str(wait_s)} if status in (429, 503) else None
-    return Response(msgspec.json.encode(body), status, headers, MEDIA_TYPE)
+    return Response(msgspec.json.encode(body), status, _headers(status, fields), MEDIA_TYPE)
+
+
+def _headers(status: int, fields: dict[str, Any]) -> dict[str, str] | None:
+    """What HTTP wants said of a status beside its body."""
+    if status in (429, 503):
+        wait_s = max(RETRY_AFTER_S, math.ceil(fields.get("retry_after_s") or 0))
+        return {"retry-after": str(wait_s)}
+    if status == 416:  # RFC 9110, section 14.4: how long the file is
+        return {"content-range": f"bytes */{fields['size_bytes']}"}
+    return None
 
 
 def encoded(error: HeadwaterError) -> bytes:
