@@ -19,7 +19,14 @@ from headwater.model import Committed, Library, Metric, Position, Quantization
 from headwater.search.language import DEFAULT_LANGUAGE, LANGUAGES
 from headwater.service.drafts import encode_metadata
 from headwater.settings import IngestSettings, LimitSettings
-from headwater.store.base import UNSET, CreateLibrary, DeleteLibrary, Unset, UpdateLibrary
+from headwater.store.base import (
+    UNSET,
+    CreateLibrary,
+    DeleteLibrary,
+    Reader,
+    Unset,
+    UpdateLibrary,
+)
 
 _NAME = re.compile(
     r"[^\s/\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,126}[^\s/\x00-\x1f\x7f]|[^\s/\x00-\x1f\x7f]"
@@ -205,3 +212,11 @@ def _check_chunking(size: int, overlap: int) -> None:
             f"chunk_size {size} and chunk_overlap {overlap} do not fit; the size is 32 to "
             "1000000 characters and the overlap is below it"
         )
+
+
+def still(reader: Reader, library: Library) -> Library:
+    """The library as this reader has it. Raises `LibraryNotFound` when it was deleted."""
+    found = reader.library(library.id)
+    if found is None:
+        raise LibraryNotFound(f"library {library.name!r} was deleted", library=library.id)
+    return found

@@ -23,7 +23,6 @@ from headwater.embed import Embedders
 from headwater.errors import (
     HeadwaterError,
     InvalidQuery,
-    LibraryNotFound,
     LibraryRegenerated,
     NotCaughtUp,
 )
@@ -33,6 +32,7 @@ from headwater.service import ranking
 from headwater.service.explain import Explanation
 from headwater.service.hits import PAGE, Hit, Hits
 from headwater.service.legs import Found, Legs, leg_depth
+from headwater.service.libraries import still
 from headwater.service.paging import PageToken
 from headwater.service.query import Query, Wish, check, fingerprint, without_meaning
 from headwater.service.ranking import Ranked
@@ -111,10 +111,7 @@ class Search:
 
     async def _again(self, library: Library) -> Library:
         """The library as it is now. Raises `LibraryNotFound`."""
-        found = await self._log.store.read(lambda reader: reader.library(library.id))
-        if found is None:
-            raise LibraryNotFound(f"library {library.name!r} was deleted", library=library.id)
-        return found
+        return await self._log.store.read(lambda reader: still(reader, library))
 
     async def _search(self, library: Library, query: Query) -> Answer:
         wish = check(query, library, self._limits)

@@ -21,7 +21,7 @@ from headwater.model import Described, Document, Library, Position
 from headwater.service.deletion import pieces
 from headwater.service.drafts import check_id
 from headwater.service.job_types.params import filter_of, kept, read
-from headwater.service.libraries import Libraries
+from headwater.service.libraries import Libraries, still
 from headwater.service.matching import find, meets
 from headwater.store.base import DeleteDocuments, Reader
 
@@ -129,6 +129,8 @@ class _Delete:
         while (start := self._state.reached) < self._state.last_row:
 
             def look(reader: Reader, start: int = start) -> tuple[list[Described], int | None]:
+                still(reader, self._library)  # else none would be found, and the job be done
+
                 def page(after: int, count: int) -> list[Described]:
                     return reader.described(number, after_row=after, limit=count)
 

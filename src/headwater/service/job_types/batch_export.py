@@ -16,14 +16,14 @@ import msgspec
 from headwater import failpoints
 from headwater.changes.log import Log
 from headwater.clock import Clock, rfc3339
-from headwater.errors import InvalidJob, JobFailed, LibraryNotFound
+from headwater.errors import InvalidJob, JobFailed
 from headwater.filters import Filter
 from headwater.jobs.base import JobContext, Params, Result
 from headwater.model import Library, Position
 from headwater.service.export_files import Compression, ExportFile, Made, suffix_of
 from headwater.service.job_types.files import told
 from headwater.service.job_types.params import filter_of, kept, read
-from headwater.service.libraries import Libraries
+from headwater.service.libraries import Libraries, still
 from headwater.service.matching import meets
 from headwater.service.sources import Format
 from headwater.service.sources.columnar import arrow
@@ -177,9 +177,7 @@ class _Export:
 
     def _slice(self, reader: Reader, file: ExportFile, after: int, limit: int) -> _Slice:
         """In a reading thread."""
-        library = reader.library(self._library.id)
-        if library is None:
-            raise gone(self._library)
+        library = still(reader, self._library)
         documents = reader.documents(library.number, after_row=after, limit=limit)
         wanted = [one for one in documents if meets(self._filter, one.metadata)]
         vectors = "vectors" in self._params.include
@@ -189,10 +187,6 @@ class _Export:
         next_row = documents[-1].row if len(documents) == limit else None
         fitting = _SLICE_BYTES * len(documents) // (size_bytes or 1)
         return _Slice(len(wanted), next_row, min(max(fitting, 1), _SLICE_DOCUMENTS))
-
-
-def gone(library: Library) -> LibraryNotFound:
-    return LibraryNotFound(f"library {library.name!r} was deleted", library=library.id)
 
 
 class _Slice(msgspec.Struct, frozen=True):

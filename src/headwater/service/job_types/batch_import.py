@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -23,6 +23,7 @@ from headwater.errors import (
     HeadwaterError,
     InvalidJob,
     JobFailed,
+    LibraryNotFound,
     SourceChanged,
 )
 from headwater.jobs.base import JobContext, Params, Result
@@ -131,8 +132,19 @@ class BatchImport:
         return kept(given)
 
     async def run(self, context: JobContext) -> Result:
-        library = await self.libraries.fresh(context.job.library_id or "")
-        return await _Import(self, context, library).run()
+        try:
+            library = await self.libraries.fresh(context.job.library_id or "")
+            result = await _Import(self, context, library).run()
+        except LibraryNotFound:
+            await self._drop_sent(context)
+            raise
+        await self._drop_sent(context)
+        return result
+
+    async def _drop_sent(self, context: JobContext) -> None:
+        """Remove the file that was sent: no attempt will read it again."""
+        if (name := read(context.params, ImportParams).file) is not None:
+            await self.ingest.pool.call(_drop, _sent(context, name))
 
 
 class _Import:
@@ -177,7 +189,7 @@ class _Import:
             name = params.file
             try:
                 with told():
-                    file = opened.enter_context((self._context.folder / Path(name).name).open("rb"))
+                    file = opened.enter_context(_sent(self._context, name).open("rb"))
             except JobFailed as error:
                 raise FileMissing("no file was sent with this job; send it anew") from error
         identity = identity_of(file)
@@ -312,6 +324,15 @@ class _Import:
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return await self._type.ingest.pool.call(function, *args)
+
+
+def _sent(context: JobContext, name: str) -> Path:
+    return context.folder / Path(name).name
+
+
+def _drop(file: Path) -> None:
+    with suppress(OSError):  # else it goes with the job
+        file.unlink()
 
 
 class _Inline:

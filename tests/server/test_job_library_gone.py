@@ -1,0 +1,138 @@
+"""A library that is deleted while a job works on it: the job ends and says so, nothing stays."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from server.client import Client, Json, answer, ndjson
+from server.running import Server, eventually
+
+COUNT = 10_000
+OF_LIBRARY = ("documents", "chunks", "pending", "next_vectors", "regenerations")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("gone") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def caller(server: Server) -> Iterator[Client]:
+    with Client(server.url) as client:
+        yield client
+
+
+def documents() -> bytes:
+    return ndjson({"id": f"d{number}", "text": f"text number {number}"} for number in range(COUNT))
+
+
+def left(server: Server) -> dict[str, int]:
+    """How many rows of deleted libraries there are, by table."""
+    with closing(sqlite3.connect(server.data / "headwater.db")) as db:
+        gone = "library NOT IN (SELECT number FROM libraries WHERE deleted_us IS NULL)"
+        counts = {
+            table: db.execute(f"SELECT count(*) FROM {table} WHERE {gone}").fetchone()[0]
+            for table in OF_LIBRARY
+        }
+        deleted = "SELECT count(*) FROM libraries WHERE deleted_us IS NOT NULL"
+        return counts | {"libraries": db.execute(deleted).fetchone()[0]}
+
+
+def deleted_under(
+    server: Server, client: Client, library: str, id: str, *, progressed: bool = False
+) -> Json:
+    """Delete the library once its job runs, or has `progressed`; the job at its end."""
+    with client.events(types="job.*", after="beginning", library_id=library) as events:
+
+        def heard(*types: str) -> Json:
+            while True:
+                (event,) = events.take(1)
+                if event["data"]["job_id"] == id and event["type"] in types:
+                    return event
+
+        heard("job.started")
+        while progressed and not heard("job.progress")["data"]["progress"]["current"]:
+            pass
+        answer(client.http.delete(f"/v1/libraries/{library}"))
+        ended = heard("job.completed", "job.failed", "job.cancelled")
+    assert ended["type"] == "job.failed", ended
+    job = answer(client.http.get(f"/v1/jobs/{id}"))
+    assert (job["status"], job["error"]["code"]) == ("failed", "library_not_found")
+    assert job["error"]["retryable"] is False
+    assert (job["attempt"], job["result"]) == (1, None)
+    eventually(lambda: not any(left(server).values()), "the library's rows to be gone")
+    return job
+
+
+def files_of(server: Server, id: str) -> set[str]:
+    folder = server.data / "jobs" / id
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+@pytest.mark.parametrize(
+    ("type", "params"),
+    [
+        ("batch_export", {"include": ["vectors"]}),
+        ("batch_export", {"format": "parquet", "include": ["vectors"]}),
+        ("batch_delete", {"filter": {}}),
+        ("regenerate_embeddings", {}),
+        ("index_rebuild", {}),
+    ],
+)
+def test_job_of_a_deleted_library_fails_and_leaves_nothing(
+    server: Server, caller: Client, type: str, params: dict[str, Any]
+) -> None:
+    library = caller.create_library()["id"]
+    caller.stream_raw(library, documents(), response="summary")
+    body = {"type": type, "library": library, "params": params}
+    id = answer(caller.http.post("/v1/jobs", json=body))["job_id"]
+    deleted_under(server, caller, library, id)
+    assert files_of(server, id) == set()
+
+
+def test_regeneration_that_has_made_vectors_leaves_none(server: Server, caller: Client) -> None:
+    library = caller.create_library()["id"]
+    caller.stream_raw(library, documents(), response="summary")
+    body = {"type": "regenerate_embeddings", "library": library}
+    id = answer(caller.http.post("/v1/jobs", json=body))["job_id"]
+    deleted_under(server, caller, library, id, progressed=True)
+
+
+def test_import_into_a_deleted_library_ends_its_batch_and_drops_its_file(
+    server: Server, caller: Client
+) -> None:
+    library = caller.create_library()["id"]
+    response = caller.http.post(
+        "/v1/jobs/batch-import",
+        content=documents(),
+        params={"library": library},
+        headers={"content-type": "application/x-ndjson"},
+    )
+    id = answer(response)["job_id"]
+    deleted_under(server, caller, library, id, progressed=True)
+    assert files_of(server, id) == set()
+    told = caller.all_events(library_id=library, types="batch.*,library.deleted")
+    assert [event["type"] for event in told] == [
+        "batch.started",
+        "library.deleted",
+        "batch.failed",
+    ]
+
+
+def test_file_that_was_sent_goes_once_it_is_imported(server: Server, caller: Client) -> None:
+    library = caller.create_library()["id"]
+    response = caller.http.post(
+        "/v1/jobs/batch-import",
+        content=b'{"id":"a","text":"one"}\nno json\n',
+        params={"library": library},
+        headers={"content-type": "application/x-ndjson"},
+    )
+    id = answer(response)["job_id"]
+    with caller.events(types="job.completed", after="beginning", library_id=library) as events:
+        events.take(1)
+    assert files_of(server, id) == {"errors.ndjson"}
