@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,14 @@ from store.backend import create, draft, put
 
 from headwater.changes import Log
 from headwater.clock import SystemClock
-from headwater.errors import CursorExpired
+from headwater.errors import CursorExpired, Unavailable
 from headwater.feeds import Hub, Selection, Wish, parse_types
 from headwater.feeds.reader import FeedReader, Frames
-from headwater.model import Cursor, Library
+from headwater.model import Change, Cursor, Library
 from headwater.service.render import documents_of
 from headwater.settings import FeedSettings, StoreSettings
 from headwater.store import SqliteStore
-from headwater.store.base import DeleteDocument, TrimLog
+from headwater.store.base import DeleteDocument, Reader, TrimLog
 
 pytestmark = pytest.mark.anyio
 
@@ -204,6 +206,59 @@ async def test_readers_with_equal_wishes_share_their_frames(tmp_path: Path) -> N
         same = Wish(Selection(told=parse_types("document.*")))
         pieces = [await one.reader(wish, start).next() for wish in (DOCUMENTS, same)]
         assert pieces[0].body is pieces[1].body
+
+
+async def test_readers_that_come_together_read_each_document_once(tmp_path: Path) -> None:
+    async with process(tmp_path) as one:
+        library: Library = await one.store.write(create("books"))
+        start = one.log.head
+        await one.put(library, "a")
+        render, reads = documents_of(lambda: one.store.log_id), itertools.count()
+
+        def counted(reader: Reader, changes: Iterable[Change]) -> Any:
+            next(reads)
+            return render(reader, changes)
+
+        one.frames = Frames(one.log, counted, 1 << 20)
+        whole = replace(DOCUMENTS, documents=True)
+        bodies: list[bytes] = []
+
+        async def read() -> None:
+            bodies.append((await one.reader(whole, start).next()).body)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(read)
+        assert [ids_of(body) for body in bodies] == [["added a"]] * 10
+        assert next(reads) == 1
+
+
+async def test_a_reader_that_fails_to_encode_lets_the_next_one_try(tmp_path: Path) -> None:
+    async with process(tmp_path) as one:
+        library: Library = await one.store.write(create("books"))
+        start = one.log.head
+        await one.put(library, "a")
+        render, reads = documents_of(lambda: one.store.log_id), itertools.count()
+
+        def failing_once(reader: Reader, changes: Iterable[Change]) -> Any:
+            if not next(reads):
+                raise Unavailable("not now")
+            return render(reader, changes)
+
+        one.frames = Frames(one.log, failing_once, 1 << 20)
+        whole = replace(DOCUMENTS, documents=True)
+        heard: list[list[str]] = []
+
+        async def read() -> None:
+            try:
+                heard.append(ids_of((await one.reader(whole, start).next()).body))
+            except Unavailable:
+                heard.append([])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(read)
+        assert sorted(heard) == [[], ["added a"], ["added a"]]
 
 
 async def test_a_trimmed_reader_is_told_the_earliest_cursor(tmp_path: Path) -> None:

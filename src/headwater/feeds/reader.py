@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import anyio
+
 from headwater.changes.log import Log
 from headwater.errors import CursorExpired
 from headwater.feeds.event import Event, Format, events, sse
@@ -65,16 +67,22 @@ class Frames:
         self._capacity_bytes = capacity_bytes
         self._size_bytes = 0
         self._pieces: OrderedDict[tuple[Wish, Position], Piece] = OrderedDict()
+        self._making: dict[tuple[Wish, Position], anyio.Event] = {}
 
     async def piece(self, wish: Wish, committed: Committed) -> Piece:
         key = (wish, committed.through)
-        piece = self._pieces.get(key)
+        while (piece := self._pieces.get(key)) is None and key in self._making:
+            # Readers that come together would all read the same documents.
+            await self._making[key].wait()
         if piece is None:
-            told = await self.tell(wish, committed.changes)
-            piece = Piece.of(wish, told, committed.through)
-            if key not in self._pieces:
-                self._pieces[key] = piece
-                self._size_bytes += piece.size_bytes + 200
+            made = self._making[key] = anyio.Event()
+            try:
+                told = await self.tell(wish, committed.changes)
+            finally:
+                del self._making[key]
+                made.set()
+            piece = self._pieces[key] = Piece.of(wish, told, committed.through)
+            self._size_bytes += piece.size_bytes + 200
             while self._size_bytes > self._capacity_bytes and len(self._pieces) > 1:
                 self._size_bytes -= self._pieces.popitem(last=False)[1].size_bytes + 200
         return piece
