@@ -8,11 +8,13 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from jobs.gate import Gate
 from jobs.pool import Pool, pool
 from jobs.types import declare
 from jobs.workers import WorkerProcess
 from store.backend import HandClock
 
+from headwater.clock import SystemClock
 from headwater.model import Job
 from headwater.store.job_commands import CreateSchedule
 
@@ -26,23 +28,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-async def workers_there(watch: Pool, count: int) -> dict[int, str]:
-    """The workers' names by process id, once there are so many."""
-    with anyio.fail_after(60):
-        while True:
-            workers = await watch.log.store.read(lambda reader: reader.workers())
-            if len(workers) >= count:
-                return {worker.pid: worker.process for worker in workers}
-            await anyio.sleep(0.05)  # a registration is no change, and rings no bell
-
-
 async def test_eight_workers_in_two_processes_run_5000_jobs_each_once(
     data: Path, tmp_path: Path
 ) -> None:
     marks = tmp_path / "marks"
-    with WorkerProcess(data, store__durability="normal", jobs__size=4):
+    with WorkerProcess(data, store__durability="normal", jobs__size=4) as there:
         async with pool(data, name="here", size=4) as here:
-            await workers_there(here, 2)
+            await anyio.to_thread.run_sync(there.wait_running)
             ids: list[str] = []
             for _ in range(10):
                 ids += await here.submit("nothing", 500, marks=str(marks))
@@ -63,9 +55,8 @@ async def test_eight_workers_in_two_processes_run_5000_jobs_each_once(
 
 
 async def test_a_killed_workers_job_is_taken_over_and_completes_once(
-    data: Path, tmp_path: Path
+    data: Path, gate: Gate
 ) -> None:
-    gate = tmp_path / "gate"
     async with pool(data, name="watch", runs=False) as watch:
         with WorkerProcess(data) as first:
             (id,) = await watch.submit("count", to=6, until=3, gate=str(gate))
@@ -75,7 +66,7 @@ async def test_a_killed_workers_job_is_taken_over_and_completes_once(
         async with pool(data, name="here") as here:
             # Long before its lease would end: the system says that its process has.
             await here.when(id, lambda job: job.worker == "here")
-            gate.touch()
+            gate.open()
             job = await here.until(id, "completed")
         # What was saved is not done again: the first three are the first worker's.
         assert [(here.folder / id / f"{n}.done").read_text() for n in range(6)] == list("111222")
@@ -97,7 +88,7 @@ async def test_a_job_that_kills_its_process_ends_in_the_dead_list(data: Path) ->
         assert job.error["code"] == "worker_lost"
 
 
-async def test_a_worker_that_stops_gives_its_jobs_back(data: Path, tmp_path: Path) -> None:
+async def test_a_worker_that_stops_gives_its_jobs_back(data: Path) -> None:
     async with pool(data, name="watch", runs=False) as watch:
         with WorkerProcess(data) as worker:
             (id,) = await watch.submit("wait")
@@ -108,43 +99,73 @@ async def test_a_worker_that_stops_gives_its_jobs_back(data: Path, tmp_path: Pat
         assert await watch.log.store.read(lambda reader: reader.workers()) == []
 
 
-async def test_a_schedule_fires_once_for_all_processes(data: Path, tmp_path: Path) -> None:
+def every(seconds: int, first_us: int, id: str = "s") -> CreateSchedule:
+    """A schedule of an interval, of which no firing is let go."""
+    return CreateSchedule(
+        id=id,
+        name=id,
+        type="nothing",
+        library_id=None,
+        params={},
+        priority=0,
+        max_attempts=1,
+        cron=None,
+        timezone="UTC",
+        every_us=seconds * 1_000_000,
+        missed="all",
+        paused=False,
+        next_us=first_us,
+        most=99,
+    )
+
+
+async def fired(watch: Pool, count: int) -> list[Job]:
+    """The jobs that there are, oldest first, once they are so many."""
+    with anyio.fail_after(60):
+        while True:
+            position = watch.log.head
+            jobs = await watch.log.store.read(lambda reader: reader.jobs(after=0, limit=1_000))
+            if len(jobs) >= count:
+                return sorted(jobs, key=lambda job: job.row)
+            await watch.log.bell.wait_past(position)
+
+
+async def test_a_schedule_fires_once_for_two_pools(data: Path) -> None:
     clock = HandClock()
     now_us = clock.us = 1_000_000_000_000_000
     async with (
         pool(data, name="one", poll=0.01, clock=clock) as one,
         pool(data, name="two", poll=0.01, clock=clock) as two,
     ):
-        await one.log.store.write(
-            CreateSchedule(
-                id="s",
-                name="s",
-                type="nothing",
-                library_id=None,
-                params={},
-                priority=0,
-                max_attempts=1,
-                cron=None,
-                timezone="UTC",
-                every_us=60_000_000,
-                missed="once",
-                paused=False,
-                next_us=now_us + 60_000_000,
-                most=9,
-            )
-        )
+        await one.log.store.write(every(60, now_us + 60_000_000))
         for minute in range(1, 6):
             clock.us = now_us + minute * 60_000_000
-            with anyio.fail_after(20):
-                while True:
-                    schedule = await two.log.store.read(lambda reader: reader.schedule("s"))
-                    assert schedule is not None
-                    if schedule.next_us > clock.us:
-                        break
-                    await anyio.sleep(0.01)
+            assert len(await fired(two, minute)) == minute
+            schedule = await two.log.store.read(lambda reader: reader.schedule("s"))
+            assert schedule is not None
             assert (schedule.fired, schedule.next_us) == (
                 minute,
                 now_us + (minute + 1) * 60_000_000,
             )
-        jobs = await one.log.store.read(lambda r: r.jobs(after=0, limit=99, schedule_id="s"))
-        assert len(jobs) == 5
+
+
+async def test_each_firing_happens_once_when_one_of_three_processes_is_killed(data: Path) -> None:
+    """All sleep until the same moments, so that each firing is one that three are after."""
+    async with pool(data, name="watch", runs=False) as watch:
+        with WorkerProcess(data) as one, WorkerProcess(data) as two, WorkerProcess(data) as three:
+            for worker in (one, two, three):
+                await anyio.to_thread.run_sync(worker.wait_running)
+            now_us = SystemClock().now_us()
+            # So many that the kill falls into a firing as likely as not.
+            first_us = {f"s{n}": now_us + 500_000 + n * 50_000 for n in range(20)}
+            for id, us in first_us.items():
+                await watch.log.store.write(every(1, us, id))
+            await fired(watch, 40)
+            one.kill()
+            jobs = await fired(watch, 120)
+            ended = await watch.ended([job.id for job in jobs])
+    assert {job.status for job in ended} == {"completed"}
+    for id, us in first_us.items():
+        keys = [job.idempotency_key for job in jobs if job.schedule_id == id]
+        assert keys == [f"{id}@{us + second * 1_000_000}" for second in range(len(keys))]
+        assert keys

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from jobs.gate import Gate
 from jobs.pool import Pool, pool
 from jobs.types import Typed
 from store.reading import data
@@ -121,15 +122,14 @@ async def test_another_process_cancels_a_running_job(tmp_path: Path) -> None:
         await opened.until(id, "cancelled")
 
 
-async def test_a_thread_that_does_not_listen_is_left_to_itself(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+async def test_a_thread_that_does_not_listen_is_left_to_itself(tmp_path: Path, gate: Gate) -> None:
     async with pool(tmp_path, stop=0.1, size=1) as opened:
         (id,) = await opened.submit("stubborn", gate=str(gate))
         await opened.until(id, message="working")
         await opened.cancel(id)
         await opened.until(id, "cancelled")
         await opened.ended(await opened.submit("nothing"))
-        gate.touch()
+        gate.open()
 
 
 async def test_a_failed_attempt_is_tried_again(tmp_path: Path) -> None:
@@ -184,11 +184,10 @@ async def test_a_result_that_is_too_large_is_an_error(tmp_path: Path) -> None:
         assert not job.dead
 
 
-async def test_a_process_that_stops_gives_its_jobs_back(tmp_path: Path) -> None:
+async def test_a_process_that_stops_gives_its_jobs_back(tmp_path: Path, gate: Gate) -> None:
     async with pool(tmp_path, name="watch", runs=False) as watch:
         async with pool(tmp_path, name="one") as opened:
             (waits,) = await opened.submit("wait")
-            gate = tmp_path / "gate"
             (counts,) = await opened.submit("count", to=5, until=3, gate=str(gate))
             await opened.until(waits, message="waiting")
             while (await opened.job(counts)).progress.current < 3:
@@ -197,7 +196,7 @@ async def test_a_process_that_stops_gives_its_jobs_back(tmp_path: Path) -> None:
             job = await watch.job(id)
             assert (job.status, job.attempt, job.worker) == ("queued", 0, None)
         assert await watch.log.store.read(lambda reader: reader.workers()) == []
-        gate.touch()
+        gate.open()
         async with pool(tmp_path, name="two") as opened:
             job = await opened.until(counts, "completed")
             assert (job.attempt, job.lease) == (1, 2)
@@ -255,16 +254,15 @@ async def test_the_pool_is_changed_while_it_runs(tmp_path: Path) -> None:
 
 
 async def test_a_paused_pool_lets_its_jobs_go_on_and_a_drained_one_gives_them_back(
-    tmp_path: Path,
+    tmp_path: Path, gate: Gate
 ) -> None:
     async with pool(tmp_path) as opened:
-        gate = tmp_path / "gate"
         (first,) = await opened.submit("count", to=2, until=1, gate=str(gate))
         (second,) = await opened.submit("wait")
         await opened.until(first, "running")
         await opened.until(second, "running")
         await opened.log.store.write(ChangeWorkers("one", mode="pause"))
-        gate.touch()
+        gate.open()
         await opened.until(first, "completed")
         assert (await opened.job(second)).status == "running"
         await opened.log.store.write(ChangeWorkers("one", mode="drain"))

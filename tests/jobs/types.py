@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from jobs.gate import pass_blocking, passed
 
 from headwater.errors import InvalidJob, JobFailed
 from headwater.jobs import JobContext, Params, Result
@@ -55,21 +55,16 @@ async def nothing(context: JobContext) -> Result:
 async def count(context: JobContext) -> Result:
     """Counts `to` a number, saving each step in which it writes a line to a file of its own.
 
-    Stops at `until` for as long as the file `gate` is not there.
+    Stops at `until` for as long as the gate named `gate` is not open.
     """
     at: int = context.saved.get("at", 0)
     to: int = context.params["to"]
     for step in range(at, to):
         if step >= context.params.get("until", to):
-            await _opened(context.params["gate"])
+            await passed(context.params["gate"])
         (context.folder / f"{step}.done").write_text(str(context.job.lease))
         await context.save({"at": step + 1}, current=step + 1, total=to, message="counting")
     return {"counted": to}
-
-
-async def _opened(gate: str) -> None:
-    while not os.path.exists(gate):  # noqa: ASYNC110, ASYNC240 - a file rings no bell
-        await anyio.sleep(0.01)
 
 
 async def wait(context: JobContext) -> Result:
@@ -87,17 +82,15 @@ def _block(context: JobContext) -> Result:
     context.progress(0, 1, "working")
     while True:
         context.check()
-        time.sleep(0.01)
+        time.sleep(0.01)  # a piece of its work
 
 
 async def stubborn(context: JobContext) -> Result:
-    """Works in a thread that does not listen, until the file `gate` is there."""
-    gate = Path(context.params["gate"])
+    """Works in a thread that does not listen, until the gate named `gate` is open."""
 
     def work() -> Result:
         context.progress(0, 1, "working")
-        while not gate.exists():
-            threading.Event().wait(0.01)
+        pass_blocking(context.params["gate"])
         return {}
 
     return await context.in_thread(work)

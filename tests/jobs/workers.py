@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from server.running import STOP_SECONDS
+from server.running import START_SECONDS, STOP_SECONDS
 
 
 class WorkerProcess:
@@ -21,16 +22,22 @@ class WorkerProcess:
         self.settings = settings
         self.log = data.parent / f"worker-{id(self)}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._running = threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
         for name, value in self.settings.items():
             environment[f"HEADWATER_{name.upper()}"] = str(value)
         command = [sys.executable, "-m", "headwater", "worker", "--data", str(self.data)]
-        with self.log.open("ab") as said:
-            self.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
-            )
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._listener.start()
         return self
 
     def __exit__(
@@ -46,7 +53,22 @@ class WorkerProcess:
                 self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.kill()
+        self._listener.join()
         print(f"--- a worker said:\n{self.said()}")
+
+    def _listen(self) -> None:
+        """Keep what it says, and notice that it runs."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        with self.log.open("ab", buffering=0) as said, self.process.stdout as lines:
+            for line in lines:
+                said.write(line)
+                if b'"worker.running"' in line:
+                    self._running.set()
+
+    def wait_running(self) -> None:
+        """Return once it takes jobs; blocks."""
+        assert self._running.wait(START_SECONDS), self.said()
 
     @property
     def pid(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 from jobs.types import declare
 from jobs.workers import WorkerProcess
 from server.client import Client, Json, answer, ndjson
-from server.running import Server, eventually
+from server.running import Server
 
 WITHIN_S = 1.0
 """What is promised of a cancel, from the request to the event that says it is done."""
@@ -32,13 +32,9 @@ def working(
             return
         with (
             Server(folder / "data", jobs__size=0) as server,
-            WorkerProcess(server.data, jobs__size=1),
-            Client(server.url) as client,
+            WorkerProcess(server.data, jobs__size=1) as worker,
         ):
-            eventually(
-                lambda: len(client.http.get("/v1/workers").json()["workers"]) == 2,
-                "the worker to be there",
-            )
+            worker.wait_running()
             yield server
 
 

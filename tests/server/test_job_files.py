@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from server.client import Client, Events, Json, answer, ndjson
-from server.running import Server
+from server.running import Server, eventually
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -162,10 +162,11 @@ def test_upload_that_breaks_off_or_is_refused_leaves_nothing(serve: Serve) -> No
         ).json()
         assert (told["code"], told["path"]) == ("invalid_job", "format")
         folder = server.data / "jobs"
-        deadline = time.monotonic() + 10
-        while folder.exists() and list(folder.iterdir()):
-            assert time.monotonic() < deadline, list(folder.iterdir())
-            time.sleep(0.02)  # the pause of a poll
+        eventually(
+            lambda: not folder.exists() or not list(folder.iterdir()),
+            "what was sent to be gone",
+            said=server.said,
+        )
         assert answer(client.http.get("/v1/jobs"))["jobs"] == []
 
 
@@ -245,11 +246,9 @@ def test_export_expires_and_says_so(serve: Serve) -> None:
     with Client(serve(transfer__export_keep=0.2).url) as client:
         library = client.create_library()["id"]
         done = ended(client, post(client, "batch-export", library=library))
-        deadline = time.monotonic() + 10
-        while (gone := client.http.get(done["result"]["download"])).status_code != 410:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)  # the pause of a poll
-        assert gone.json()["code"] == "file_expired"
+        path = done["result"]["download"]
+        eventually(lambda: client.http.get(path).status_code == 410, "the file to expire")
+        assert client.http.get(path).json()["code"] == "file_expired"
         assert answer(client.http.get(f"/v1/jobs/{done['job_id']}"))["status"] == "completed"
 
 

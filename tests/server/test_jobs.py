@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jobs.gate import Gate
 from jobs.types import declare
 from server.client import Client, Sent, SseParser
 from server.running import Server, eventually
@@ -313,15 +314,18 @@ def test_a_job_of_a_library_is_heard_in_its_stream(working: Server, http: httpx.
 def test_jobs_outlive_the_server(working: Server, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", declare(tmp_path / "packages"))
-        gate = tmp_path / "gate"
         server = Server(tmp_path / "data", jobs__reap_every=0.05)
-        with server, httpx.Client(base_url=server.url, timeout=30) as http:
+        with (
+            Gate(tmp_path / "gate") as gate,
+            server,
+            httpx.Client(base_url=server.url, timeout=30) as http,
+        ):
             params = {"to": 4, "until": 2, "gate": str(gate)}
             id = submit(http, "count", params=params)["job_id"]
             later = submit(http, "nothing", not_before="2099-01-01T00:00:00Z")["job_id"]
             eventually(lambda: stands(http, id)["progress"]["current"] == 2, "two of four")
             server.kill()
-            gate.touch()
+            gate.open()
             server.start()
             assert ended(http, id)["result"] == {"counted": 4}
             assert stands(http, later)["status"] == "queued"
