@@ -20,7 +20,7 @@ from headwater.app import started
 from headwater.clock import SystemClock
 from headwater.model import Change, Library, Metric, Position, Vectors
 from headwater.search.base import Neighbours
-from headwater.search.views import LocalViews
+from headwater.search.vector_views import LocalViews
 from headwater.settings import SearchSettings
 from headwater.store.base import LogPage, PutDocuments, Reader
 

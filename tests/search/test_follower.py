@@ -295,3 +295,23 @@ async def test_a_library_deleted_while_it_is_made_leaves_nothing(tmp_path: Path)
             await gone.wait()
         assert one.status() == []
         assert made[0].closed
+
+
+async def test_a_library_deleted_after_its_index_failed_leaves_nothing(tmp_path: Path) -> None:
+    made: list[Rows] = []
+    gone = anyio.Event()
+    loop = Loop()
+
+    def discard(library_id: str) -> None:
+        loop.post(gone.set)
+
+    async with keyword_house(tmp_path) as house, follower(house, made, discard=discard) as one:
+        library = await house.library()
+        await agrees(house, one, library)
+        made[0].next_error = ValueError("full")
+        position = await house.put(library, "a", "one")
+        await one.caught_up(library.id, position)
+        await house.store.write(DeleteLibrary(library.number))
+        with anyio.fail_after(30):
+            await gone.wait()
+        assert one.status() == []

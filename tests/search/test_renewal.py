@@ -29,7 +29,7 @@ async def ask(home: Any, library: Library, type: str = "index.rebuilding") -> Po
 
 
 def view_of(home: House, library: Library) -> View:
-    return home.views._views[library.id]
+    return home.views._slots[library.id]
 
 
 async def test_view_made_anew_holds_what_the_old_one_did_and_what_came_meanwhile(

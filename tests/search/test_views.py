@@ -241,7 +241,7 @@ async def test_view_that_cannot_apply_is_dropped_and_made_again(
         library = await home.library()
         await home.put(library, names(5), vectors(1, 5))
         await home.agrees(library)
-        view = home.views._views[library.id]
+        view = home.views._slots[library.id]
         index = view.index
         assert index.memory_bytes > 0
 

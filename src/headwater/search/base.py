@@ -1,7 +1,7 @@
 """What a vector search gives and what a search engine promises.
 
-`service/legs.py` asks; `search/views.py` answers from local views. An engine inside a database
-would stand beside it behind the same contract.
+`service/legs.py` asks; `search/vector_views.py` answers from local views. An engine inside a
+database would stand beside it behind the same contract.
 """
 
 from __future__ import annotations

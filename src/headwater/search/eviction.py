@@ -1,17 +1,20 @@
-"""Which indexes must go when together they take more memory than they may.
+"""Which views must go when together they take more memory than they may.
 
-`Follower` asks whenever one has grown. What is let go of is a cache: the next question opens it
-again.
+`Follower` asks whenever one has grown, `Upkeep` when it has nothing better to do. What is let go of
+is a cache: the next question opens it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, TypeVar
 
-from headwater.search.following import Index, Slot
+from headwater.search.slot import Slot
+
+S = TypeVar("S", bound=Slot[Any])
 
 
-def overweight(slots: Collection[Slot[Index]], memory_bytes: int) -> list[Slot[Index]]:
+def overweight(slots: Collection[S], memory_bytes: int) -> list[S]:
     """Ready ones to let go of, those used longest ago first.
 
     Never the one used last, which may be larger than everything allowed and must answer all the

@@ -9,15 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import TypeVar
 
-import anyio
-
-from headwater.model import Change, Library, Position
+from headwater.model import Change, Position
 from headwater.search.page import DELETED, REBUILDING
+from headwater.search.slot import Slot, State
 from headwater.store.base import Reader
-
-State = Literal["loading", "replaying", "rebuilding", "ready", "failed"]
 
 TYPES = (
     "document.added",
@@ -122,44 +119,15 @@ class FollowerStatus:
     reason: str | None = None
 
 
-class Slot(Generic[Index]):
-    """A library's index and what the loop knows of it. `index` is touched by jobs only."""
+class LaneSlot(Slot[Index]):
+    """`index` is touched by jobs only; they say how large it is."""
 
-    def __init__(self, library: Library, index: Index, now: float) -> None:
-        self.library = library
-        self.index = index
-        self.state: State = "loading"
-        self.reason: str | None = None
-        self.error: Exception | None = None
-        self.position: Position = 0
-        self.rows = 0
-        self.memory_bytes = 0
-        self.done = anyio.Event()
-        """Set when the index is ready or has failed."""
-        self.used_at = now
-        self.asked = 0
-        """Questions that wait for it."""
-        self.outdated = False
-        """It has met the wish to be made anew."""
-
-    @property
-    def id(self) -> str:
-        return self.library.id
-
-    @property
-    def ready(self) -> bool:
-        return self.state == "ready"
-
-    def became_ready(self) -> None:
-        self.state = "ready"
-        self.done.set()
+    rows = 0
+    memory_bytes = 0
 
     def failed(self, error: Exception) -> None:
-        self.state = "failed"
-        self.reason = str(error)
-        self.error = error
+        super().failed(error)
         self.rows = self.memory_bytes = 0
-        self.done.set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,22 +61,23 @@ class Loader:
 
     async def load(
         self, view: View, join: Callable[[View], Awaitable[None]], *, reason: str | None = None
-    ) -> str | None:
+    ) -> None:
         """Fill `view` up to the head and let `join` make it ready.
 
-        `reason` says why the snapshot must not be used. Returns why the store had to be scanned
-        although there was something before, else None. Raises `LibraryNotFound` when the library
-        is gone.
+        `reason` says why the snapshot must not be used; `view.reason` then is why the store had to
+        be scanned although there was something before, else None. Raises `LibraryNotFound` when
+        the library is gone.
         """
         while True:
             try:
-                return await self._load(view, join, reason)
+                await self._load(view, join, reason)
+                return
             except Stale as stale:
                 reason = str(stale)
 
     async def _load(
         self, view: View, join: Callable[[View], Awaitable[None]], reason: str | None
-    ) -> str | None:
+    ) -> None:
         library = await self._log.store.read(partial(_library, id=view.id))
         if library is None:
             raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
@@ -98,8 +99,6 @@ class Loader:
             await self._scan(view, rebuilt or None)
             await self._replay(view)
         await join(view)
-        log.info("view.ready", library=view.id, rows=view.index.live, position=view.position)
-        return rebuilt or None
 
     async def fill(self, view: View) -> None:
         """Fill `view` from the store up to the head, gently: others answer meanwhile."""

@@ -16,7 +16,7 @@ import structlog
 from headwater.clock import Clock
 from headwater.errors import CursorExpired, LibraryNotFound
 from headwater.model import Position
-from headwater.search.following import Index, LogStretch, Slot, Unusable, read_stretch
+from headwater.search.following import Index, LaneSlot, LogStretch, Unusable, read_stretch
 from headwater.search.index_lane import IndexLane
 from headwater.store.base import Reader
 
@@ -34,7 +34,7 @@ class Opening(Generic[Index]):
         self._clock = clock
         self._grown = grown
 
-    async def bring_up(self, slot: Slot[Index], suspect: str | None) -> None:
+    async def bring_up(self, slot: LaneSlot[Index], suspect: str | None) -> None:
         """Make an index that holds what the store does; `catch_up` goes on from there.
 
         `suspect` says why what is kept is not to be used. Raises `LibraryNotFound`,
@@ -46,7 +46,7 @@ class Opening(Generic[Index]):
         if reason is not None:
             await self._rebuild(slot, reason)
 
-    async def catch_up(self, slot: Slot[Index]) -> bool:
+    async def catch_up(self, slot: LaneSlot[Index]) -> bool:
         """Apply one page of the log; whether that was all.
 
         Raises `CursorExpired`, `LibraryNotFound`.
@@ -60,7 +60,7 @@ class Opening(Generic[Index]):
             raise gone(slot.id)
         return page.through >= page.head
 
-    async def _restore(self, slot: Slot[Index], suspect: str | None) -> str | None:
+    async def _restore(self, slot: LaneSlot[Index], suspect: str | None) -> str | None:
         """Go on from what was kept. Returns why that cannot be, "" when there is nothing."""
         if suspect is not None:
             return suspect
@@ -81,7 +81,7 @@ class Opening(Generic[Index]):
             return "the log no longer reaches back to what was kept"
         return None
 
-    async def renew(self, slot: Slot[Index]) -> None:
+    async def renew(self, slot: LaneSlot[Index]) -> None:
         """Make an index beside the one that answers, at a quarter of the time this could take.
 
         Raises as `bring_up`.
@@ -91,7 +91,7 @@ class Opening(Generic[Index]):
         slot.index.gentle = True
         await self._rebuild(slot, "", pause=_PAUSE_RATIO)
 
-    async def _rebuild(self, slot: Slot[Index], reason: str, *, pause: float = 0) -> None:
+    async def _rebuild(self, slot: LaneSlot[Index], reason: str, *, pause: float = 0) -> None:
         if reason:
             log.warning("view.rebuilding", kind=self._lane.name, library=slot.id, reason=reason)
         slot.state = "rebuilding"

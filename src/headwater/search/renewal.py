@@ -1,49 +1,51 @@
-"""Vector views made anew from the store, beside those that answer meanwhile.
+"""Views made anew from the store, beside those that answer meanwhile.
 
 Somebody asks for it by a change in the log, so that every process hears it. A view that has met
-such a change is outdated: it answers until the new one is whole, graphs and all, but is never saved
-again, so that a process that dies in the middle meets the change once more when it starts.
+such a change is outdated: it answers until the new one is whole, but is never kept past the
+change, so that a process that dies in the middle meets it once more when it starts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.abc
 import structlog
 
-from headwater.clock import Clock
 from headwater.errors import HeadwaterError, LibraryNotFound, ShuttingDown
-from headwater.search.loader import Loader, Stale
-from headwater.search.upkeep import Upkeep
-from headwater.search.view import View
+from headwater.search.slot import Slot
+
+S = TypeVar("S", bound=Slot[Any])
 
 log = structlog.get_logger(__name__)
 
 
-class Renewals:
+@dataclass(slots=True)
+class _Renewal:
+    """`error` is what went wrong, for those who wait: nobody else keeps it, and all it holds."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: Exception | None = None
+
+
+class Renewals(Generic[S]):
     """One at a time: each takes the memory of a second view. Loop only.
 
-    `join` puts a filled view in the place of the one that answers, without a gap.
+    `make` makes another view and puts it in the place of the one given. It is called as long as
+    the one in `slots` is outdated: another wish may have come while it was at it.
     """
 
     def __init__(
-        self,
-        views: dict[str, View],
-        loader: Loader,
-        upkeep: Upkeep,
-        clock: Clock,
-        join: Callable[[View], Awaitable[None]],
+        self, kind: str, slots: dict[str, S], make: Callable[[S], Awaitable[None]]
     ) -> None:
-        self._views = views
-        self._loader = loader
-        self._upkeep = upkeep
-        self._clock = clock
-        self._join = join
+        self._kind = kind
+        self._slots = slots
+        self._make = make
         self._turns = anyio.Semaphore(1)
-        self._under_way: dict[str, anyio.Event] = {}
-        self._failed: dict[str, Exception] = {}
+        self._under_way: dict[str, _Renewal] = {}
         self._group: anyio.abc.TaskGroup | None = None
 
     async def run(
@@ -57,46 +59,41 @@ class Renewals:
             finally:
                 self._group = None
 
-    def begin(self, view: View) -> None:
+    def begin(self, slot: S) -> None:
         """The view is outdated: make it anew, unless that has begun."""
-        view.outdated = True
-        if self._group is not None and view.id not in self._under_way:
-            self._under_way[view.id] = anyio.Event()
-            self._failed.pop(view.id, None)
-            self._group.start_soon(self._renew, view.id)
+        slot.outdated = True
+        if self._group is not None and slot.id not in self._under_way:
+            renewal = self._under_way[slot.id] = _Renewal()
+            self._group.start_soon(self._renew, slot.id, renewal)
 
-    async def settled(self, library_id: str) -> None:
-        """Return when the library's view is not being made anew. Raises what went wrong."""
-        if self._group is None:
-            raise ShuttingDown("the search views are not running; try again in a moment")
-        while (event := self._under_way.get(library_id)) is not None:
-            await event.wait()
-        if (error := self._failed.pop(library_id, None)) is not None:
-            raise error
+    def under_way(self, library_id: str) -> bool:
+        return library_id in self._under_way
 
-    async def _renew(self, library_id: str) -> None:
-        began = self._clock.monotonic()
+    async def finished(self, slot: S) -> Exception | None:
+        """Return when the outdated view is not being made anew any more: what went wrong."""
+        self.begin(slot)
+        renewal = self._under_way.get(slot.id)
+        if renewal is None:
+            raise ShuttingDown(f"the {self._kind} views are not running; try again in a moment")
+        await renewal.done.wait()
+        return renewal.error
+
+    async def _renew(self, library_id: str, renewal: _Renewal) -> None:
         try:
             async with self._turns:
-                while (old := self._views.get(library_id)) and old.ready and old.outdated:
-                    new = View(old.library, self._loader.empty(old.library), began)
-                    try:
-                        await self._loader.fill(new)
-                        await self._upkeep.build_all(new.index)
-                        await self._join(new)
-                    except Stale:
-                        continue  # the old one goes, too, as soon as it hears of it
-                    took_ms = round((self._clock.monotonic() - began) * 1000)
-                    log.info("view.renewed", library=library_id, rows=new.index.live, ms=took_ms)
+                while (old := self._slots.get(library_id)) and old.ready and old.outdated:
+                    await self._make(old)
         except Exception as error:
-            # The task's root: who waits hears of it. The old view goes on, and stays outdated.
-            self._failed[library_id] = error
+            # The task's root: who waits hears of it.
+            renewal.error = error
             if isinstance(error, LibraryNotFound):
                 pass
             elif isinstance(error, HeadwaterError):
-                log.warning("view.not_renewed", library=library_id, error=str(error))
+                log.warning(
+                    "view.not_renewed", kind=self._kind, library=library_id, error=str(error)
+                )
             else:
-                log.exception("view.not_renewed", library=library_id)
+                log.exception("view.not_renewed", kind=self._kind, library=library_id)
         finally:
-            self._under_way.pop(library_id).set()
-            self._upkeep.wake()
+            del self._under_way[library_id]
+            renewal.done.set()

@@ -24,6 +24,7 @@ from headwater.clock import Clock
 from headwater.errors import HeadwaterError
 from headwater.model import Position
 from headwater.search import snapshot
+from headwater.search.eviction import overweight
 from headwater.search.index import Plan, VectorIndex
 from headwater.search.orphans import libraries_in, orphans
 from headwater.search.segment import Abandoned, Segment
@@ -285,13 +286,10 @@ class Upkeep:
 
     async def _evict(self) -> bool:
         """Unload the view that was used longest ago while there are more than memory allows."""
-        ready = sorted(
-            (view for view in self._views.values() if view.ready), key=lambda view: view.used_at
-        )
-        total = sum(view.index.memory_bytes for view in ready)
-        if total <= self._settings.memory_bytes or len(ready) < 2:
+        going = overweight(self._views.values(), self._settings.memory_bytes)
+        if not going:
             return False
-        view = ready[0]
+        view = going[0]
         used_at = view.used_at
         if self._writes and view.dirty and not view.outdated:
             await self._save(view, self._on_lane)

@@ -1,37 +1,28 @@
-"""One library's view: its index, how far it has applied the log, and what is owed to it.
+"""One library's vectors: the index, and what is owed to it.
 
-Owned by `LocalViews`; touched on the loop only. Applying a step twice changes nothing, so whoever
-hands out steps may overlap but must never leave a gap.
+Touched on the loop only. Applying a step twice changes nothing, so whoever hands out steps may
+overlap but must never leave a gap.
 """
 
 from __future__ import annotations
-
-from typing import Literal
-
-import anyio
 
 from headwater.model import Library, Position
 from headwater.search.base import ViewStatus
 from headwater.search.index import VectorIndex
 from headwater.search.page import Step
+from headwater.search.slot import Slot
 
-State = Literal["loading", "replaying", "rebuilding", "ready", "failed"]
 
+class View(Slot[VectorIndex]):
+    """`settled` says that nothing is left to build, `dirty` that a snapshot would differ.
 
-class View:
-    """`settled` says that nothing is left to build, `dirty` that a snapshot would differ."""
+    One that is `outdated` is not to be saved any more.
+    """
 
     def __init__(self, library: Library, index: VectorIndex, now: float) -> None:
         """`index` is empty: a view that fails goes back to it."""
-        self.library = library
-        self.index = self._empty = index
-        self.state: State = "loading"
-        self.reason: str | None = None
-        self.position: Position = 0
-        self.done = anyio.Event()
-        """Set when the view is ready or has failed."""
-        self.error: Exception | None = None
-        self.used_at = now
+        super().__init__(library, index, now)
+        self._empty = index
         self.changed_at = now
         self.settled = True
         self.dirty = False
@@ -40,18 +31,16 @@ class View:
         self.built_ms = 0
         """Time spent building since it was last announced."""
         self.announced_at = float("-inf")
-        self.outdated = False
-        """It has met the wish to be made anew, and is not to be saved any more."""
         self.passes = 0
         """Builds that are left of an optimization."""
 
     @property
-    def id(self) -> str:
-        return self.library.id
+    def rows(self) -> int:
+        return self.index.live
 
     @property
-    def ready(self) -> bool:
-        return self.state == "ready"
+    def memory_bytes(self) -> int:
+        return self.index.memory_bytes
 
     def apply(self, step: Step, now: float) -> None:
         """Put in, then take out: a reader may meet both versions of a document, never neither.
@@ -67,17 +56,10 @@ class View:
         self.settled = False
         self.dirty = True
 
-    def became_ready(self) -> None:
-        self.state = "ready"
-        self.done.set()
-
     def failed(self, error: Exception) -> None:
         """Let go of the index at once; a search that is at it still has it."""
         self.index = self._empty
-        self.state = "failed"
-        self.reason = str(error)
-        self.error = error
-        self.done.set()
+        super().failed(error)
 
     def status(self, position: Position) -> ViewStatus:
         index = self.index
