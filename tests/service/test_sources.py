@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import zstandard
 
 from headwater.errors import HeadwaterError, InvalidJob, UnreadableFile
 from headwater.service.lines import Line
-from headwater.service.sources import Columns, Format, Mark, format_of, open_source
+from headwater.service.sources import Columns, Format, Mark, csv_lines, format_of, open_source
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -135,8 +136,7 @@ def test_bad_csv_record_harms_no_other() -> None:
         (b"x,y\n1,2\n", "a.csv", {}),
         (b"text\nok\n", "a.csv", {"columns": Columns(id="key")}),
         (b"text\n\xff\xfe\n", "a.csv", {}),
-        (b"text\n" + b"x" * 2_000, "a.csv", {"limit": 1_000}),
-        (b'text\n"' + b"x\n" * 2_000 + b'"\n', "a.csv", {"limit": 1_000}),
+        (b"text" + b"x" * 2_000 + b"\nok\n", "a.csv", {"limit": 1_000}),
         (b"no parquet at all", "a.parquet", {}),
         (b"no gzip at all", "a.ndjson.gz", {}),
         (gzip.compress(NDJSON)[:-100], "a.ndjson.gz", {}),
@@ -208,3 +208,85 @@ def test_random_csv_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
     ] == [tuple(row) for row in rows]
     rest, _ = lines_of(file.getvalue().encode(), "a.csv", marks[1])
     assert rest == lines[512:]
+
+
+def told(lines: list[Line]) -> list[tuple[int, str]]:
+    """Each line's number, and its text or the code of its error."""
+    return [
+        (line.number, line.body.code)
+        if isinstance(line.body, HeadwaterError)
+        else (line.number, json.loads(line.body or b"")["text"])
+        for line in lines
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "last"),
+    [
+        ("x" * 2_000, 3),
+        ("x" * 200_000, 3),
+        ('"' + "x\n" * 2_000 + '"', 2_003),
+        ('"' + 'a ""quote"",\r\n' * 100 + '"', 103),
+        ('"' + "x" * 999 + '""",\n', 3),
+        ('5" pipe ' + "x" * 1_000, 3),
+        ('"a" "b' + "x" * 1_000, 3),
+        ("x" * 1_001 + "\r", 3),
+        ("x" * 1_002 + "\r", 3),
+        ('"' + "x" * 998 + "\n" + '"', 4),
+    ],
+)
+def test_csv_record_over_the_limit_harms_no_other(record: str, last: int) -> None:
+    content = f"text\nfirst\n{record}\nlast\n".encode()
+    lines, marks = lines_of(content, "a.csv", limit=1_000)
+    wanted = [(2, "first"), (last, "line_too_long"), (last + 1, "last")]
+    if record.endswith(",\n"):  # one field too many, and an empty line
+        wanted = [(2, "first"), (last, "line_too_long"), (last + 2, "last")]
+    assert told(lines) == wanted
+    assert "begins at line 3" in str(lines[1].body)
+    rest, _ = lines_of(content, "a.csv", Mark(last, 2), limit=1_000)
+    assert rest == lines[2:]
+    assert marks[-1] == Mark(wanted[-1][0], 3)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_record_of_the_limit_is_read(end: str) -> None:
+    rows = ["x" * 1_000, '"' + "y" * 996 + f'{end[-1]}z"']
+    lines, _ = lines_of(end.join(["text", *rows, "last"]).encode(), "a.csv", limit=1_000)
+    assert [text[:1] for _, text in told(lines)] == ["x", "y", "l"]
+
+
+def test_quote_that_is_never_closed_costs_the_records_behind_it_and_no_others() -> None:
+    rows = [f"number {n}" for n in range(50)]
+    rows[10] = '"number 10'
+    lines, _ = lines_of("\n".join(["text", *rows]).encode(), "a.csv", limit=100)
+    assert told(lines) == [
+        *((n + 2, f"number {n}") for n in range(10)),
+        (51, "line_too_long"),
+    ]
+
+
+def test_csv_of_random_sizes_is_read_as_the_library_reads_it() -> None:
+    dice = random.Random(5)
+    alphabet = ["a", '"', '""', ",", "\n", "\r\n", " ", "x" * 30]
+    content, wanted, number = "text,more\r\n", [], 1
+    for _ in range(2_000):
+        row = ["".join(dice.choices(alphabet, k=dice.randrange(12))) for _ in range(2)]
+        file = io.StringIO(newline="")
+        csv.writer(file).writerow(row)
+        record = file.getvalue()
+        number += record.count("\n")
+        fits = len(record) - 2 <= 100
+        wanted.append((number, row[0] if fits else "line_too_long"))
+        content += record
+    lines, _ = lines_of(content.encode(), "a.csv", limit=100)
+    assert told(lines) == wanted
+    assert 200 < sum(text == "line_too_long" for _, text in wanted) < 1_800
+
+
+def test_long_way_past_a_record_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_lines, "_PAST_AT_ONCE", 1_000)
+    content = ("text\nfirst\n" + '"' + "x\n" * 5_000 + '"\nlast\n').encode()
+    lines, marks = lines_of(content, "a.csv", limit=100)
+    assert [text for _, text in told(lines)] == ["first", "line_too_long", "last"]
+    assert marks[0] == Mark(2, 1)
+    assert len(marks) >= 10

@@ -1,7 +1,8 @@
 """CSV (RFC 4180): a header with the names of the columns, then a document in each record.
 
-A record may span lines; it goes by the number of its last one. Marks count records, which a new run
-reads again and skips: what a record's first line is, only the lines before it say.
+A record may span lines; it goes by the number of its last one. One that is too long, or wrong,
+harms no other. Marks count records, which a new run reads again and skips: what a record's first
+line is, only the lines before it say.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol
 
-from headwater.errors import HeadwaterError, InvalidDocument, UnreadableFile
+from headwater.errors import HeadwaterError, InvalidDocument, LineTooLong, UnreadableFile
 from headwater.service.lines import Line
 from headwater.service.sources.base import Batch, Columns, Mark
+from headwater.service.sources.csv_lines import CsvLines, RecordTooLong
 from headwater.service.sources.table import Table
 
 _RECORDS = 256
@@ -22,11 +24,6 @@ _COUNT_BYTES = 4 << 20
 
 class _Records(Protocol):
     """What `csv.reader` gives."""
-
-    @property
-    def line_num(self) -> int: ...
-
-    def __iter__(self) -> Self: ...
 
     def __next__(self) -> list[str]: ...
 
@@ -50,20 +47,20 @@ class CsvSource:
         self._plain = plain
 
     def batches(self, start: Mark) -> Iterator[Batch]:
-        csv.field_size_limit(self._line_bytes)  # the process's; nothing else here reads CSV
+        # The process's; nothing else here reads CSV. An open quote takes a line's end along.
+        csv.field_size_limit(self._line_bytes + 2)
         self._file.seek(0)
         text = io.TextIOWrapper(self._file, self._encoding, newline="")
-        reader = csv.reader(self._physical(text), delimiter=self._delimiter)
+        lines = CsvLines(text, self._line_bytes, self._delimiter)
         try:
-            yield from self._batches(reader, start)
+            yield from self._batches(lines, start)
         except UnicodeDecodeError as error:
             raise UnreadableFile(
-                f"the file is not {self._encoding} after line {reader.line_num}; name its "
-                "`encoding`"
+                f"the file is not {self._encoding} after line {lines.number}; name its `encoding`"
             ) from error
         except (OSError, EOFError) as error:
             raise UnreadableFile(
-                f"the file cannot be read after line {reader.line_num} ({error})"
+                f"the file cannot be read after line {lines.number} ({error})"
             ) from error
         finally:
             text.detach()
@@ -77,56 +74,56 @@ class CsvSource:
             lines += piece.count(b"\n")
         return lines
 
-    def _batches(self, reader: _Records, start: Mark) -> Iterator[Batch]:
-        names = next(reader, None)
+    def _batches(self, physical: CsvLines, start: Mark) -> Iterator[Batch]:
+        reader: _Records = csv.reader(physical, delimiter=self._delimiter)
+        table, names = self._header(reader)
+        records = 0
+        mark = start
+        lines: list[Line] = []
+        while True:
+            physical.begin()
+            try:
+                entry: list[str] | HeadwaterError | None = next(reader, None)
+            except RecordTooLong:
+                while not physical.past():
+                    yield Batch(lines, mark)  # whoever is to stop hears of it
+                    lines = []
+                entry = self._too_long(physical)
+            except csv.Error as error:
+                # This record's; the reader goes on with the next line.
+                entry = InvalidDocument(f"the record cannot be read ({error})")
+            if entry is None:
+                break
+            if not entry:
+                continue  # an empty line
+            records += 1
+            if records > start.offset:
+                lines.append(Line(physical.number, _line(table, names, entry)))
+                mark = Mark(physical.number, records)
+            if len(lines) == _RECORDS:
+                yield Batch(lines, mark)
+                lines = []
+        yield Batch(lines, Mark(physical.number, records))
+
+    def _header(self, reader: _Records) -> tuple[Table, list[str]]:
+        """Raises `UnreadableFile`."""
+        try:
+            names = next(reader, None)
+        except (RecordTooLong, csv.Error) as error:
+            raise UnreadableFile(
+                "the first record, which names the columns, cannot be read; is this a CSV?"
+            ) from error
         if names is None:
             raise UnreadableFile("the file is empty; a CSV begins with the names of its columns")
         if len(set(names)) < len(names):
             raise UnreadableFile("two columns have the same name; rename one of them")
-        table = Table(names, self._columns)
-        records = 0
-        lines: list[Line] = []
-        while True:
-            entry = self._record(reader)
-            if entry is None:
-                break
-            records += 1
-            if records > start.offset:
-                body = _line(table, names, entry)
-                lines.append(Line(reader.line_num, body))
-            if len(lines) == _RECORDS:
-                yield Batch(lines, Mark(reader.line_num, records))
-                lines = []
-        yield Batch(lines, Mark(reader.line_num, records))
+        return Table(names, self._columns), names
 
-    @staticmethod
-    def _record(reader: _Records) -> list[str] | HeadwaterError | None:
-        """The next record that is not empty; None at the end."""
-        try:
-            for fields in reader:
-                if fields:
-                    return fields
-            return None
-        except csv.Error as error:
-            if "limit" in str(error):  # a quote is missing, maybe: where records begin is unknown
-                raise UnreadableFile(
-                    f"the record at line {reader.line_num} has a field over the limit; raise "
-                    "`limits.line_bytes`, or see whether a quote is missing"
-                ) from error
-            # This record's; the reader goes on with the next line.
-            return InvalidDocument(f"the record cannot be read ({error})")
-
-    def _physical(self, text: io.TextIOWrapper) -> Iterator[str]:
-        """Lines, none longer than the limit, however the file goes on."""
-        number = 0
-        while line := text.readline(self._line_bytes):
-            number += 1
-            if len(line) == self._line_bytes and not line.endswith(("\n", "\r")):
-                raise UnreadableFile(
-                    f"line {number} is longer than {self._line_bytes} characters; raise "
-                    "`limits.line_bytes`, or see whether a quote is missing"
-                )
-            yield line
+    def _too_long(self, physical: CsvLines) -> HeadwaterError:
+        return LineTooLong(
+            f"the record that begins at line {physical.first} is longer than {self._line_bytes} "
+            "characters; raise `limits.line_bytes`, or see whether a quote is missing"
+        )
 
 
 def _line(
