@@ -151,6 +151,26 @@ def test_wrong_setting_is_named(
     assert "HEADWATER_STORE__READERS" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEADWATER_JOBS__POLL", "0"),
+        ("HEADWATER_LOG__TRIM_EVERY", "0.001"),
+        ("HEADWATER_FEEDS__STALL", "-1"),
+    ],
+)
+def test_time_that_would_keep_the_server_spinning_is_refused(
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert run("settings") == 1
+    assert name in capsys.readouterr().err
+
+
 def test_doctor_wants_a_folder(
     run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
