@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import anyio
 import numpy as np
 import pytest
 from service.job_house import Fault, JobHouse, job_house
+from service.whole import search_of
 
 from headwater.embed import plugins
 from headwater.errors import InvalidJob, LibraryRegenerated, RegenerationRunning
@@ -127,6 +129,85 @@ async def test_searches_and_writes_go_on_and_never_see_a_mix(tmp_path: Path) -> 
         assert done.status == "completed", done.error
         assert searched
         await vectors_are(home, library, "letters:256")
+
+
+class Outrun:
+    """Views whose answer stands for vectors that are made anew before anything is done with it."""
+
+    def __init__(self, views: Any, anew: Callable[[], Awaitable[None]]) -> None:
+        self._views = views
+        self._anew = anew
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._views, name)
+
+    async def search(self, *asked: Any, **how: Any) -> Any:
+        found = await self._views.search(*asked, **how)
+        self.asked += 1
+        if self.asked == 1:
+            await self._anew()
+        return found
+
+
+@pytest.mark.parametrize("embedder", ["letters:256", "letters:64"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(query="first of 7", k=5, mode="vector", mmr=0.5, include=["vector"]),
+        Query(query="first of 7", k=5, mode="hybrid", mmr=0.5, include=["vector"]),
+        Query(query="first of 7", k=5, mode="vector", include=["vector"]),
+        Query(query="first of 7", k=5, mode="keyword", include=["vector"]),
+        Query(query="first of 7", k=2, group_by="document", include=["vector"]),
+    ],
+)
+async def test_search_that_straddles_the_switch_is_done_once_more(
+    tmp_path: Path, query: Query, embedder: str
+) -> None:
+    async with job_house(tmp_path) as home, anyio.create_task_group() as tasks:
+        handler = handler_of(home)
+        library = await filled(home, count=20)
+        job = await home.submit(handler, {"embedder": embedder}, library)
+
+        async def anew() -> None:
+            assert (await home.run(handler, job)).status == "completed"
+
+        vector = Outrun(home.parts.engine, anew)
+        words = Outrun(home.parts.keyword, anew)
+        search = search_of(
+            home.parts,
+            engine=vector if query.mode != "keyword" else None,  # type: ignore[arg-type]  # it stands in for one
+            keyword=words if query.mode == "keyword" else None,
+        )
+        await tasks.start(search.run)
+        answer = await search.search(library, query)
+        assert vector.asked + words.asked > 1
+        hits = answer.hits or [hit for group in answer.groups or [] for hit in group.hits]
+        now = await home.parts.libraries.fresh(library.id)
+        wanted = await home.parts.embedders.bound(now).embed(
+            [hit.passage.text or "" for hit in hits]
+        )
+        shown = [hit.passage.vector for hit in hits if hit.passage.vector is not None]
+        assert np.allclose(np.stack(shown), wanted, atol=1e-5)
+        fresh = await home.parts.search.search(now, query)
+        assert [hit.passage.row for hit in hits] == [
+            hit.passage.row
+            for hit in fresh.hits or [hit for group in fresh.groups or [] for hit in group.hits]
+        ]
+        tasks.cancel_scope.cancel()
+
+
+async def test_streamed_search_that_straddles_the_switch_ends_and_says_so(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home, count=20)
+        query = Query(query="of", k=30, mode="vector", include=["vector"])
+        _, pages = await home.parts.search.stream(library, query)
+        first = await anext(pages)
+        assert all(hit.passage.vector is not None for hit in first)
+        await home.run(handler, await home.submit(handler, {"embedder": "letters:64"}, library))
+        with pytest.raises(LibraryRegenerated):
+            await anext(pages)
 
 
 def _delete(library: Library, id: str) -> Any:

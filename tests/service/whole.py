@@ -10,7 +10,7 @@ from typing import Any
 from headwater.app import Parts
 from headwater.clock import SystemClock
 from headwater.model import Library
-from headwater.search.base import KeywordEngine, MetadataEngine
+from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
 from headwater.service.drafts import ChunkInput, DocumentInput
 from headwater.service.search import Search
 from headwater.settings import SearchSettings, Settings
@@ -49,13 +49,14 @@ async def put(
 def search_of(
     parts: Parts,
     *,
+    engine: SearchEngine | None = None,
     keyword: KeywordEngine | None = None,
     metadata: MetadataEngine | None = None,
 ) -> Search:
     """A search of its own, with stand-ins for some views; to be run."""
     return Search(
         parts.log,
-        parts.engine,
+        engine or parts.engine,
         keyword or parts.keyword,
         metadata or parts.metadata,
         parts.embedders,

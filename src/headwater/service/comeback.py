@@ -15,13 +15,15 @@ from headwater.live.gap import Gap
 from headwater.live.marks import Reason, reason_of
 from headwater.live.matcher import Matcher
 from headwater.live.standing import Wanted
-from headwater.model import Cursor, Passage, Position, chunk_id
+from headwater.model import Cursor, Library, Passage, Position, chunk_id
 from headwater.service.deltas import LiveEventName, Told, told_of
 from headwater.threads import Lane
 
 _ATTEMPTS = 8
 
-Texts = Lane[tuple[Sequence[int], bool], tuple[dict[int, Passage], Position]]
+Texts = Lane[tuple[Sequence[int], Library | None], tuple[dict[int, Passage], Position]]
+"""What is shown of rows, and the head of the log there. With a library their vectors are read, too,
+and `LibraryRegenerated` is raised when those are of another generation than its own."""
 """Reads passages, with vectors if asked, and says where the store was."""
 
 
@@ -112,7 +114,7 @@ class Comeback:
                 if not whole and len(rows) < (wanted.k or 0):
                     break
                 shown = rows[: wanted.k].tolist()
-                passages, _head = await self._texts.submit((shown, False))
+                passages, _head = await self._texts.submit((shown, None))
                 if len(passages) == len(shown):
                     return {row: passages[row] for row in shown}
         return None

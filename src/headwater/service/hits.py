@@ -12,14 +12,19 @@ import anyio
 import anyio.abc
 
 from headwater.changes.log import Log
+from headwater.errors import LibraryRegenerated
 from headwater.filters import Filter, matches
 from headwater.model import Library, Passage
 from headwater.search.highlight import Highlights, highlight
+from headwater.service.libraries import same_generation
 from headwater.service.query import Wish
 from headwater.service.ranking import Ranked
 from headwater.service.render import metadata_of
 from headwater.store.base import Reader
 from headwater.threads import Lane, Pool
+
+_Wanted = tuple[Sequence[int], Library | None]
+"""Rows, and the library when their vectors are wanted, too."""
 
 PAGE = 200
 """Passages looked at on the loop; also how many are fetched at once for a stream."""
@@ -46,10 +51,12 @@ class Hits:
     def __init__(self, log: Log, pool: Pool) -> None:
         self._log = log
         self._pool = pool
-        self._passages: Lane[tuple[Sequence[int], bool], dict[int, Passage]] = Lane(
+        self._passages: Lane[_Wanted, dict[int, Passage]] = Lane(
             "passages", self._fetch, max_batch=4
         )
-        self._query_store: Callable[..., dict[int, Passage]] | None = None
+        self._query_store: Callable[..., list[dict[int, Passage] | LibraryRegenerated]] | None = (
+            None
+        )
 
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -57,16 +64,22 @@ class Hits:
         self._query_store = self._log.store.open_reader()
         await self._passages.run(task_status=task_status)
 
-    async def passages(self, ranked: Ranked, *, vectors: bool) -> dict[int, Passage]:
-        """What the store has of these rows, by row."""
-        return await self._passages.submit((ranked.rows.tolist(), vectors))
+    async def passages(
+        self, library: Library, ranked: Ranked, *, vectors: bool
+    ) -> dict[int, Passage]:
+        """What the store has of these rows, by row.
+
+        With `vectors` it raises `LibraryRegenerated` when those are of another generation than
+        `library`, by whose vectors the rows were found.
+        """
+        return await self._passages.submit((ranked.rows.tolist(), library if vectors else None))
 
     async def of(self, library: Library, wish: Wish, ranked: Ranked, first_rank: int) -> list[Hit]:
         """Rows with what is shown of them, without highlights.
 
         Left out are those that are gone, or changed so that they do not meet the filter any more.
         """
-        found = await self.passages(ranked, vectors="vector" in wish.query.include)
+        found = await self.passages(library, ranked, vectors="vector" in wish.query.include)
         if wish.filter is not None:
             if len(found) <= PAGE:
                 found = _meeting(found, wish.filter)
@@ -93,17 +106,27 @@ class Hits:
             return hits
         return await self._pool.call(_highlighted, hits, wish.query.query, library.language)
 
-    def _fetch(self, wanted: Sequence[tuple[Sequence[int], bool]]) -> list[dict[int, Passage]]:
+    def _fetch(
+        self, wanted: Sequence[_Wanted]
+    ) -> Sequence[dict[int, Passage] | LibraryRegenerated]:
         """The lane's work: one read for all searches that wait."""
         assert self._query_store is not None
         rows = sorted({row for part, _ in wanted for row in part})
-        vectors = any(with_vectors for _, with_vectors in wanted)
+        vectors = any(library is not None for _, library in wanted)
 
-        def query(reader: Reader) -> dict[int, Passage]:
-            return reader.passages(rows, vectors=vectors)
+        def query(reader: Reader) -> list[dict[int, Passage] | LibraryRegenerated]:
+            found = reader.passages(rows, vectors=vectors)
+            answers: list[dict[int, Passage] | LibraryRegenerated] = []
+            for part, library in wanted:
+                try:
+                    if library is not None:
+                        same_generation(reader, library)
+                    answers.append({row: found[row] for row in part if row in found})
+                except LibraryRegenerated as error:
+                    answers.append(error)
+            return answers
 
-        found = self._query_store(query)
-        return [{row: found[row] for row in part if row in found} for part, _ in wanted]
+        return self._query_store(query)
 
 
 def _meeting(found: dict[int, Passage], filter: Filter) -> dict[int, Passage]:

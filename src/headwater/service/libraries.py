@@ -14,7 +14,7 @@ from typing import Any
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.embed import Embedders
-from headwater.errors import InvalidLibrary, LibraryNotFound
+from headwater.errors import InvalidLibrary, LibraryNotFound, LibraryRegenerated
 from headwater.model import Committed, Library, Metric, Position, Quantization
 from headwater.search.language import DEFAULT_LANGUAGE, LANGUAGES
 from headwater.service.drafts import encode_metadata
@@ -220,3 +220,10 @@ def still(reader: Reader, library: Library) -> Library:
     if found is None:
         raise LibraryNotFound(f"library {library.name!r} was deleted", library=library.id)
     return found
+
+
+def same_generation(reader: Reader, library: Library) -> None:
+    """Raise `LibraryRegenerated` when this reader's vectors are of another generation."""
+    now = reader.library(library.id)
+    if now is not None and now.generation != library.generation:
+        raise LibraryRegenerated("the vectors were made anew meanwhile; search again")

@@ -24,6 +24,7 @@ from headwater.embed import Embedders
 from headwater.errors import (
     CursorExpired,
     InvalidQuery,
+    LibraryRegenerated,
     ModeNotLive,
     NotCaughtUp,
     ShuttingDown,
@@ -37,8 +38,10 @@ from headwater.live.standing import Wanted
 from headwater.model import Committed, Cursor, Library, Passage, Position
 from headwater.search import scores
 from headwater.search.base import MetadataEngine, SearchEngine
+from headwater.service.comeback import Texts
 from headwater.service.deltas import LIVE_EVENTS, Deltas, LiveEvent, LiveEventName
 from headwater.service.drafts import check_vector
+from headwater.service.libraries import same_generation
 from headwater.service.query import INCLUDES
 from headwater.service.watch import Watch
 from headwater.settings import LimitSettings, LiveSettings
@@ -116,9 +119,7 @@ class LiveSearches:
         self._opened = 0
         self._alarms = Alarms(clock)
         self._lane: Lane[Callable[[], Any], Any] = Lane("live", _do, max_batch=1)
-        self._texts: Lane[tuple[Sequence[int], bool], tuple[dict[int, Passage], Position]] = Lane(
-            "live-texts", self._fetch, max_batch=64, max_waiting=100_000
-        )
+        self._texts: Texts = Lane("live-texts", self._fetch, max_batch=64, max_waiting=100_000)
         self._pool = Pool("live-answers", 1)
         self._read_to_match: Callable[..., Any] | None = None
         self._read_texts: Callable[..., Any] | None = None
@@ -296,26 +297,31 @@ class LiveSearches:
             matcher.wake()
 
     def _fetch(
-        self, wanted: Sequence[tuple[Sequence[int], bool]]
-    ) -> list[tuple[dict[int, Passage], Position]]:
+        self, wanted: Sequence[tuple[Sequence[int], Library | None]]
+    ) -> Sequence[tuple[dict[int, Passage], Position] | LibraryRegenerated]:
         """The texts lane's work: one read for all that wait, two when some want vectors."""
         assert self._read_texts is not None
-        plain = sorted({row for rows, vectors in wanted if not vectors for row in rows})
-        whole = sorted({row for rows, vectors in wanted if vectors for row in rows})
+        plain = sorted({row for rows, library in wanted if library is None for row in rows})
+        whole = sorted({row for rows, library in wanted if library is not None for row in rows})
 
-        def query(reader: Reader) -> tuple[dict[int, Passage], dict[int, Passage], Position]:
-            return (
-                reader.passages(plain),
-                reader.passages(whole, vectors=True) if whole else {},
-                reader.head(),
-            )
+        def query(reader: Reader) -> list[tuple[dict[int, Passage], Position] | LibraryRegenerated]:
+            without = reader.passages(plain)
+            with_vectors = reader.passages(whole, vectors=True) if whole else {}
+            head = reader.head()
+            answers: list[tuple[dict[int, Passage], Position] | LibraryRegenerated] = []
+            for rows, library in wanted:
+                found = without if library is None else with_vectors
+                try:
+                    if library is not None:
+                        same_generation(reader, library)
+                    answers.append(({row: found[row] for row in rows if row in found}, head))
+                except LibraryRegenerated as error:
+                    answers.append(error)
+            return answers
 
-        without, with_vectors, head = self._read_texts(query)
-        sources = {False: without, True: with_vectors}
-        return [
-            ({row: sources[vectors][row] for row in rows if row in sources[vectors]}, head)
-            for rows, vectors in wanted
-        ]
+        found: list[tuple[dict[int, Passage], Position] | LibraryRegenerated]
+        found = self._read_texts(query)
+        return found
 
     # ── Figures ─────────────────────────────────────────────────────────────────────────────────
 

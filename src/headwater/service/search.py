@@ -153,7 +153,8 @@ class Search:
     ) -> tuple[Answer, AsyncIterator[list[Hit]]]:
         """An answer without its hits, and the hits in pages, fetched as they are taken.
 
-        A hit that is deleted before its page is fetched is left out.
+        A hit that is deleted before its page is fetched is left out. With vectors a page may raise
+        `LibraryRegenerated`.
         """
         try:
             return await self._stream(library, query)
@@ -255,7 +256,7 @@ class Search:
         wanted = wish.mmr.candidates or max(50, 4 * wish.k)
         found = await self._legs.find(library, wish.asking(wanted), target, explanation)
         candidates = found.ranked.pick(slice(wanted))
-        passages = await self._hits.passages(candidates, vectors=True)
+        passages = await self._hits.passages(library, candidates, vectors=True)
         # In a thread: a thousand picks of long vectors take seconds.
         found.ranked = await self._pool.call(
             _diversified, candidates, passages, library.dimension, wish.mmr.relevance, wish.k

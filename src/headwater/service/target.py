@@ -12,12 +12,13 @@ import numpy as np
 
 from headwater.changes.log import Log
 from headwater.embed import Embedders
-from headwater.errors import EmbedderFailed, EmbedderUnavailable, InvalidQuery, LibraryRegenerated
+from headwater.errors import EmbedderFailed, EmbedderUnavailable, InvalidQuery
 from headwater.model import Library, Position, Rows, Vectors
 from headwater.search.base import Allowed, MetadataEngine
 from headwater.search.rowsets import NO_ROWS, spelled_out
 from headwater.service.drafts import check_vector
 from headwater.service.explain import Explanation
+from headwater.service.libraries import same_generation
 from headwater.service.query import Query, Wish
 from headwater.store.base import Reader
 
@@ -72,9 +73,7 @@ class Targets:
         """A point that is like what is like and unlike what is not, and the examples' rows."""
 
         def read(reader: Reader) -> tuple[Vectors, Rows]:
-            now = reader.library(library.id)
-            if now is not None and now.generation != library.generation:
-                raise LibraryRegenerated("the vectors were made anew meanwhile; search again")
+            same_generation(reader, library)
             found = reader.documents_by_id(library.number, {*query.like, *query.unlike})
             if missing := [id for id in (*query.like, *query.unlike) if id not in found]:
                 raise InvalidQuery(

@@ -303,7 +303,7 @@ class Watch:
                 found[row] = passage
         if not missing:
             return found
-        read, head = await self._texts.submit((missing, vectors))
+        read, head = await self._texts.submit((missing, self.library if vectors else None))
         if not vectors and self.matcher.position <= head:
             known.take(read)
         found.update(read)
