@@ -49,6 +49,16 @@ def error_codes() -> list[str]:
     return sorted(codes)
 
 
+def branches(kind: type[HeadwaterError]) -> dict[str, str]:
+    """The classes below one, each with the one it is below."""
+    found = {}
+    for child in kind.__subclasses__():
+        if child.__module__.startswith("headwater."):
+            found[child.__name__] = kind.__name__
+            found |= branches(child)
+    return found
+
+
 def routes(tmp_path: Path) -> list[str]:
     described = create_app(Settings(data=tmp_path)).openapi()
     return [
@@ -87,3 +97,14 @@ def test_every_event_type_is_documented(docs: str) -> None:
 def test_every_error_code_is_documented(docs: str) -> None:
     missing = [code for code in error_codes() if f"`{code}`" not in docs]
     assert missing == []
+
+
+def test_error_tree_is_drawn_as_it_is() -> None:
+    drawn: dict[str, str] = {}
+    above = [HeadwaterError.__name__]
+    for line in (errors.__doc__ or "").splitlines():
+        if (found := re.match(r" {4}([ │]*)[├└]── (\w+)", line)) is not None:
+            del above[1 + len(found[1]) // 4 :]
+            drawn[found[2]] = above[-1]
+            above.append(found[2])
+    assert drawn == branches(HeadwaterError)
