@@ -42,6 +42,7 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
+        loop="headwater.accepting:new_loop" if settings.workers > 1 else "auto",
         log_config=None,
         access_log=False,
         lifespan="on",
