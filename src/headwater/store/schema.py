@@ -7,6 +7,8 @@ test compares with this file. Nothing outside the store may know a table.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -24,11 +26,24 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
+from sqlalchemy.sql.schema import SchemaItem
 
 metadata = MetaData()
 
 # SQLite only makes a column its row id when the type is spelled INTEGER.
 Key = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _numbered(name: str, *parts: SchemaItem, key: str = "row") -> Table:
+    """A table whose rows have a number that rises as they come and is never used again."""
+    number = Column(key, Key, primary_key=True)
+    return Table(name, metadata, number, *parts, sqlite_autoincrement=True)
+
+
+def _times() -> Iterator[Column[int]]:
+    for name in ("created_us", "updated_us"):
+        yield Column(name, BigInteger, nullable=False)
+
 
 meta = Table(
     "meta",
@@ -39,10 +54,8 @@ meta = Table(
 """`log_id`; `trimmed`: the position up to which the log has been cut; `alerts`: how far the
 matching of alerts is."""
 
-libraries = Table(
+libraries = _numbered(
     "libraries",
-    metadata,
-    Column("number", Key, primary_key=True),
     Column("id", Text, nullable=False, unique=True),
     Column("name", Text, unique=True),
     Column("description", Text),
@@ -56,22 +69,19 @@ libraries = Table(
     Column("version", Integer, nullable=False),
     Column("documents", BigInteger, nullable=False),
     Column("chunks", BigInteger, nullable=False),
-    Column("created_us", BigInteger, nullable=False),
-    Column("updated_us", BigInteger, nullable=False),
+    *_times(),
     Column("position", BigInteger, nullable=False),
     Column("pending", BigInteger, nullable=False),
     Column("language", Text, nullable=False),
     Column("quantization", Text, nullable=False),
     Column("generation", Integer, nullable=False, server_default="0"),
     Column("deleted_us", BigInteger),
-    sqlite_autoincrement=True,
+    key="number",
 )
 """A deleted library has no name and a `deleted_us`; its rows go piece by piece."""
 
-documents = Table(
+documents = _numbered(
     "documents",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("library", BigInteger, nullable=False),
     Column("id", Text, nullable=False),
     Column("version", Integer, nullable=False),
@@ -81,19 +91,15 @@ documents = Table(
     Column("body_hash", LargeBinary, nullable=False),
     Column("first_chunk", BigInteger, nullable=False),
     Column("num_chunks", Integer, nullable=False),
-    Column("created_us", BigInteger, nullable=False),
-    Column("updated_us", BigInteger, nullable=False),
+    *_times(),
     Column("position", BigInteger, nullable=False),
     Column("text", Text),
     UniqueConstraint("library", "id", name="documents_id"),
     Index("documents_library", "library"),
-    sqlite_autoincrement=True,
 )
 
-chunks = Table(
+chunks = _numbered(
     "chunks",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("library", BigInteger, nullable=False),
     Column("document", BigInteger, nullable=False),
     Column("ordinal", Integer, nullable=False),
@@ -103,7 +109,6 @@ chunks = Table(
     Column("text", Text),
     Column("vector", LargeBinary),
     Index("chunks_library", "library"),
-    sqlite_autoincrement=True,
 )
 """A document's rows are consecutive. `vector` comes last: what reads the rest never touches it."""
 
@@ -148,10 +153,8 @@ next_vectors = Table(
 )
 """Vectors by chunk row, valid when their generation is the library's. None: it gets none."""
 
-changes = Table(
+changes = _numbered(
     "changes",
-    metadata,
-    Column("position", Key, primary_key=True),
     Column("at_us", BigInteger, nullable=False),
     Column("type", Text, nullable=False),
     Column("library_id", Text),
@@ -163,26 +166,21 @@ changes = Table(
     Column("kept_first", BigInteger, nullable=False),
     Column("kept_count", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
-    sqlite_autoincrement=True,
+    key="position",
 )
 
-batches = Table(
+batches = _numbered(
     "batches",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("batch_id", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("library_id", Text, nullable=False),
     Column("begun_us", BigInteger, nullable=False),
     Index("batches_id", "batch_id"),
-    sqlite_autoincrement=True,
 )
 """The open batches. A client may use one id for several streams: each is a row."""
 
-alerts = Table(
+alerts = _numbered(
     "alerts",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("library", BigInteger, nullable=False),
     Column("id", Text, nullable=False, unique=True),
     Column("name", Text),
@@ -191,19 +189,15 @@ alerts = Table(
     Column("filter", LargeBinary),
     Column("metadata", LargeBinary, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("created_us", BigInteger, nullable=False),
-    Column("updated_us", BigInteger, nullable=False),
+    *_times(),
     Column("position", BigInteger, nullable=False),
     Column("vector", LargeBinary, nullable=False),
     Index("alerts_library", "library"),
-    sqlite_autoincrement=True,
 )
 """How far their matching is, is in `meta` under `alerts`."""
 
-sessions = Table(
+sessions = _numbered(
     "sessions",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("id", Text, nullable=False, unique=True),
     Column("name", Text, unique=True),
     Column("library", BigInteger, nullable=False),
@@ -211,19 +205,15 @@ sessions = Table(
     Column("query", LargeBinary),
     Column("author", Text),
     Column("author_colour", Text),
-    Column("created_us", BigInteger, nullable=False),
-    Column("updated_us", BigInteger, nullable=False),
+    *_times(),
     Column("seen_us", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Index("sessions_library", "library"),
-    sqlite_autoincrement=True,
 )
 """`seen_us`: when somebody last left. A session without a name goes with its deleted library."""
 
-session_people = Table(
+session_people = _numbered(
     "session_people",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("session", BigInteger, nullable=False),
     Column("id", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
@@ -233,7 +223,6 @@ session_people = Table(
     Column("joined_us", BigInteger, nullable=False),
     Index("session_people_session", "session"),
     Index("session_people_process", "process"),
-    sqlite_autoincrement=True,
 )
 
 session_processes = Table(
@@ -244,10 +233,8 @@ session_processes = Table(
 )
 """The leases under which processes answer for the people they have connections to."""
 
-session_marks = Table(
+session_marks = _numbered(
     "session_marks",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("session", BigInteger, nullable=False),
     Column("id", Text, nullable=False, unique=True),
     Column("kind", Text, nullable=False),
@@ -258,17 +245,13 @@ session_marks = Table(
     Column("text", Text),
     Column("author", Text, nullable=False),
     Column("author_colour", Text),
-    Column("created_us", BigInteger, nullable=False),
-    Column("updated_us", BigInteger, nullable=False),
+    *_times(),
     Index("session_marks_session", "session", "kind"),
-    sqlite_autoincrement=True,
 )
 """Pins and notes."""
 
-jobs = Table(
+jobs = _numbered(
     "jobs",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("id", Text, nullable=False, unique=True),
     Column("type", Text, nullable=False),
     Column("library_id", Text),
@@ -286,8 +269,7 @@ jobs = Table(
     Column("worker", Text),
     Column("idempotency_key", Text),
     Column("schedule_id", Text),
-    Column("created_us", BigInteger, nullable=False),
-    Column("updated_us", BigInteger, nullable=False),
+    *_times(),
     Column("started_us", BigInteger),
     Column("finished_us", BigInteger),
     Column("position", BigInteger, nullable=False),
@@ -312,16 +294,13 @@ jobs = Table(
     Index("jobs_status", "status", "type"),
     Index("jobs_library", "library_id"),
     Index("jobs_finished", "status", "finished_us"),
-    sqlite_autoincrement=True,
 )
 """`rank` is minus the priority: the least goes first. `due`: its time has come, so that it stands
 in line. `advanced`: it has saved something new since it was claimed. The large columns come last:
 what reads the rest never touches them."""
 
-schedules = Table(
+schedules = _numbered(
     "schedules",
-    metadata,
-    Column("row", Key, primary_key=True),
     Column("id", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False, unique=True),
     Column("type", Text, nullable=False),
@@ -338,10 +317,8 @@ schedules = Table(
     Column("last_us", BigInteger),
     Column("last_job_id", Text),
     Column("fired", Integer, nullable=False),
-    Column("created_us", BigInteger, nullable=False),
-    Column("updated_us", BigInteger, nullable=False),
+    *_times(),
     Index("schedules_next", "paused", "next_us"),
-    sqlite_autoincrement=True,
 )
 
 workers = Table(
