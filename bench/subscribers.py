@@ -1,13 +1,11 @@
 """Many event streams read by one process of its own.
 
 `count` only counts document events as they pass; `times` notes when each piece came and looks
-into it afterwards. Both must read faster than the server writes, or they measure themselves.
+into it afterwards.
 """
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import re
 import selectors
 import socket
@@ -15,18 +13,17 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
+from bench.apart import PIECE_BYTES, Apart, Arrivals, rest, say
 
 Mode = Literal["count", "times"]
 
 _MARK = b"\nevent: document."
-_EVENT = re.compile(rb'event: document\.[^\n]*\ndata: \{"id":"[^"]*".*?"timestamp":"([^"]+)"')
+_EVENT = re.compile(
+    rb'event: document\.[^\n]*\ndata: \{"id":"[^"]*".*?"timestamp":"([^"]+)"[^\n]*\n\n'
+)
 _BUFFER_BYTES = 1 << 20
-_PIECE_BYTES = 64 << 10
-"""A larger one is mapped and unmapped by the allocator at every read, which would be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,53 +38,24 @@ class Heard:
     bytes: int
 
 
-class Subscribers:
+class Subscribers(Apart):
     """`with Subscribers(…) as subscribers`: subscribed on entering."""
 
     def __init__(self, port: int, count: int, mode: Mode, path: str = "/v1/events/stream") -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_main, args=(port, count, mode, path, theirs))
-
-    def __enter__(self) -> Subscribers:
-        self._process.start()
-        self._expect("ready", 60)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.terminate()
-        self._process.join()
+        super().__init__(_listen, port, count, mode, path)
 
     def collect(self, each: int, *, at_most: float = 120.0) -> Heard:
         """Wait until every subscriber has heard `each` events, or for so long."""
-        self._pipe.send((each, at_most))
-        heard: Heard = self._expect("heard", at_most + 60)
+        heard: Heard = self.asked((each, at_most), at_most + 60)
         return heard
 
-    def _expect(self, name: str, seconds: float) -> Any:
-        if not self._pipe.poll(seconds):
-            raise RuntimeError(f"the subscribers did not say {name}")
-        said, value = self._pipe.recv()
-        if said != name:
-            raise RuntimeError(f"the subscribers failed: {value}")
-        return value
 
-
-def _main(port: int, count: int, mode: Mode, path: str, pipe: Pipe) -> None:
-    try:
-        sockets = [_subscribe(port, path) for _ in range(count)]
-        gc.collect()
-        gc.disable()
-        pipe.send(("ready", None))
-        reader = _Counter(sockets) if mode == "count" else _Timer(sockets)
-        pipe.send(("heard", _read(sockets, reader, pipe)))
-    except (OSError, RuntimeError, ValueError) as error:
-        pipe.send(("failed", repr(error)))
+def _listen(pipe: Pipe, port: int, count: int, mode: Mode, path: str) -> None:
+    sockets = [_subscribe(port, path) for _ in range(count)]
+    rest()
+    say(pipe)
+    reader = _Counter(sockets) if mode == "count" else _Timer(sockets)
+    say(pipe, _read(sockets, reader, pipe))
 
 
 def _subscribe(port: int, path: str) -> socket.socket:
@@ -164,17 +132,17 @@ class _Counter:
 class _Timer:
     def __init__(self, sockets: list[socket.socket]) -> None:
         self._sockets = sockets
-        self._pieces: list[list[tuple[int, bytes]]] = [[] for _ in sockets]
+        self._arrivals = [Arrivals() for _ in sockets]
         self._counts = [0] * len(sockets)
 
     def take(self, number: int) -> None:
         try:
-            piece = self._sockets[number].recv(_PIECE_BYTES)
+            piece = self._sockets[number].recv(PIECE_BYTES)
         except BlockingIOError:
             return
         if not piece:
             raise RuntimeError("the server closed an event stream")
-        self._pieces[number].append((time.time_ns(), piece))
+        self._arrivals[number].take(piece)
         self._counts[number] += piece.count(_MARK)
 
     def least(self) -> int:
@@ -183,21 +151,12 @@ class _Timer:
     def heard(self) -> Heard:
         delays: list[float] = []
         events: list[int] = []
-        arrivals: list[int] = []
-        for pieces in self._pieces:
+        arrived: list[float] = []
+        for arrivals in self._arrivals:
             before = len(delays)
-            rest = b""
-            for at_ns, piece in pieces:
-                *frames, rest = (rest + piece).split(b"\n\n")
-                for frame in frames:
-                    if match := _EVENT.search(frame):
-                        delays.append(at_ns / 1e9 - _seconds(match[1]))
-                        arrivals.append(at_ns)
+            for match, at in arrivals.found(_EVENT):
+                delays.append(at - datetime.fromisoformat(match[1].decode()).timestamp())
+                arrived.append(at)
             events.append(len(delays) - before)
-        first, last = (min(arrivals) / 1e9, max(arrivals) / 1e9) if arrivals else (0.0, 0.0)
-        size = sum(len(piece) for pieces in self._pieces for _, piece in pieces)
-        return Heard(events, first, last, np.asarray(delays).tolist(), size)
-
-
-def _seconds(timestamp: bytes) -> float:
-    return datetime.fromisoformat(timestamp.decode()).timestamp()
+        size = sum(arrivals.bytes for arrivals in self._arrivals)
+        return Heard(events, min(arrived, default=0.0), max(arrived, default=0.0), delays, size)

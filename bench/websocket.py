@@ -6,9 +6,7 @@ on this machine): what is measured is the server.
 
 from __future__ import annotations
 
-import gc
 import json
-import multiprocessing
 import re
 import selectors
 import socket
@@ -19,7 +17,7 @@ from multiprocessing.connection import Connection as Pipe
 from types import TracebackType
 from typing import Any
 
-import numpy as np
+from bench.apart import PIECE_BYTES, Apart, Arrivals, rest, say
 
 _HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nhost: bench\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
@@ -27,7 +25,6 @@ _HANDSHAKE = (
 )
 _MARK = b'"type":"event","subscription_id"'
 _TIME = re.compile(rb'"type":"event","subscription_id".*?"timestamp":"([^"]+)"')
-_PIECE_BYTES = 64 << 10
 _ALIVE_SECONDS = 10
 """How often a listener says that it is alive; it looks for no pings."""
 
@@ -121,63 +118,34 @@ class WebSocket:
         return piece
 
 
-class Listeners:
+class Listeners(Apart):
     """Sockets that subscribe to document events, read by one process of its own.
 
     Their number is `readers`, and `deaf` more that read nothing after they have subscribed to the
-    whole log, documents included. `collect` gives seconds from each event's timestamp to its
-    arrival, of all readers.
+    whole log, documents included.
     """
 
     def __init__(self, port: int, path: str, readers: int, deaf: int = 0) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_main, args=(port, path, readers, deaf, theirs))
-
-    def __enter__(self) -> Listeners:
-        self._process.start()
-        self._expect("ready", 120)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.terminate()
-        self._process.join()
+        super().__init__(_listen, port, path, readers, deaf, ready_seconds=120)
 
     def collect(self, each: int, *, at_most: float = 120.0) -> list[float]:
-        self._pipe.send((each, at_most))
-        delays: list[float] = self._expect("heard", at_most + 60)
+        """Seconds from each event's timestamp to its arrival, of all readers."""
+        delays: list[float] = self.asked((each, at_most), at_most + 60)
         return delays
 
-    def _expect(self, name: str, seconds: float) -> Any:
-        if not self._pipe.poll(seconds):
-            raise RuntimeError(f"the listeners did not say {name}")
-        said, value = self._pipe.recv()
-        if said != name:
-            raise RuntimeError(f"the listeners failed: {value}")
-        return value
 
-
-def _main(port: int, path: str, readers: int, deaf: int, pipe: Pipe) -> None:
-    try:
-        whole = {"types": "document.*", "after": "beginning", "include": ["document"]}
-        reading = [WebSocket(port, path) for _ in range(readers)]
-        for one in reading:
-            one.ask("subscribe", 1, {"types": "document.*"})
-            one.socket.setblocking(False)
-        stalled = [WebSocket(port, path, receive_buffer=4096) for _ in range(deaf)]
-        for one in stalled:  # last: a socket that reads nothing is closed after a while
-            one.send(request("subscribe", 1, whole))
-        gc.collect()
-        gc.disable()
-        pipe.send(("ready", None))
-        pipe.send(("heard", _read(reading, pipe)))
-    except (OSError, RuntimeError, ValueError) as error:
-        pipe.send(("failed", repr(error)))
+def _listen(pipe: Pipe, port: int, path: str, readers: int, deaf: int) -> None:
+    whole = {"types": "document.*", "after": "beginning", "include": ["document"]}
+    reading = [WebSocket(port, path) for _ in range(readers)]
+    for one in reading:
+        one.ask("subscribe", 1, {"types": "document.*"})
+        one.socket.setblocking(False)
+    stalled = [WebSocket(port, path, receive_buffer=4096) for _ in range(deaf)]
+    for one in stalled:  # last: a socket that reads nothing is closed after a while
+        one.send(request("subscribe", 1, whole))
+    rest()
+    say(pipe)
+    say(pipe, _read(reading, pipe))
 
 
 def _read(sockets: list[WebSocket], pipe: Pipe) -> list[float]:
@@ -185,7 +153,7 @@ def _read(sockets: list[WebSocket], pipe: Pipe) -> list[float]:
     for number, one in enumerate(sockets):
         selector.register(one.socket, selectors.EVENT_READ, number)
     selector.register(pipe.fileno(), selectors.EVENT_READ, -1)
-    pieces: list[list[tuple[int, bytes]]] = [[] for _ in sockets]
+    arrivals = [Arrivals() for _ in sockets]
     counts = [0] * len(sockets)
     each: int | None = None
     ends = float("inf")
@@ -201,26 +169,15 @@ def _read(sockets: list[WebSocket], pipe: Pipe) -> list[float]:
                 ends = time.perf_counter() + at_most
                 selector.unregister(pipe.fileno())
                 continue
-            piece = sockets[key.data].socket.recv(_PIECE_BYTES)
+            piece = sockets[key.data].socket.recv(PIECE_BYTES)
             if not piece:
                 raise RuntimeError("the server closed a socket")
-            pieces[key.data].append((time.time_ns(), piece))
+            arrivals[key.data].take(piece)
             counts[key.data] += piece.count(_MARK)
     if set(counts) != {each}:
         raise RuntimeError(f"of {each} events {min(counts)} to {max(counts)} were heard")
-    return [delay for own in pieces for delay in _delays(own)]
-
-
-def _delays(pieces: list[tuple[int, bytes]]) -> list[float]:
-    """Seconds from each event's timestamp to the piece in which it was whole."""
-    seen = b""
-    ends: list[tuple[int, int]] = []
-    for at_ns, piece in pieces:
-        seen += piece
-        ends.append((len(seen), at_ns))
-    offsets = [offset for offset, _ in ends]
-    found = []
-    for match in _TIME.finditer(seen):
-        at_ns = ends[int(np.searchsorted(offsets, match.end()))][1]
-        found.append(at_ns / 1e9 - datetime.fromisoformat(match[1].decode()).timestamp())
-    return found
+    return [
+        at - datetime.fromisoformat(match[1].decode()).timestamp()
+        for own in arrivals
+        for match, at in own.found(_TIME)
+    ]
