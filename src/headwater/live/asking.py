@@ -12,6 +12,7 @@ import anyio
 import structlog
 
 from headwater.errors import (
+    CursorExpired,
     HeadwaterError,
     LibraryNotFound,
     ShuttingDown,
@@ -82,7 +83,8 @@ class Asking:
         except LibraryNotFound as error:
             self._gone(error)
             return
-        except Unavailable as error:
+        except (Unavailable, CursorExpired) as error:
+            # Expired: the log was trimmed while the view was loaded; the next question loads anew.
             await self._try_again(some, error)
             return
         except HeadwaterError as error:
@@ -105,7 +107,7 @@ class Asking:
                 found.append(result)
         self._tell(found)
 
-    async def _try_again(self, some: Sequence[Standing], error: Unavailable) -> None:
+    async def _try_again(self, some: Sequence[Standing], error: HeadwaterError) -> None:
         for standing in some:
             standing.tries += 1
             standing.asked = False

@@ -6,6 +6,7 @@ around a hit that stayed. Bounded: beyond that, what is older counts as unknown.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
@@ -24,10 +25,10 @@ class Marks:
     """Of one library, up to where its matcher is. Loop only."""
 
     def __init__(self) -> None:
-        self._touched: dict[int, Position] = {}
+        self._touched: OrderedDict[int, Position] = OrderedDict()
         self._last_touched: Position = 0
         self._touched_floor: Position = 0
-        self._fates: dict[str | None, Change] = {}
+        self._fates: OrderedDict[str | None, Change] = OrderedDict()
 
     def note(
         self,
@@ -42,13 +43,13 @@ class Marks:
             self._touched[row] = position
             self._last_touched = max(self._last_touched, position)
         while len(self._touched) > MOST_TOUCHED:
-            self._touched_floor = self._touched.pop(next(iter(self._touched)))
+            _, self._touched_floor = self._touched.popitem(last=False)
         for change in removals:
             if change.subject in fated or change.subject in self._fates:
                 self._fates.pop(change.subject, None)
                 self._fates[change.subject] = change
         while len(self._fates) > MOST_FATES:
-            del self._fates[next(iter(self._fates))]
+            self._fates.popitem(last=False)
 
     def any_touched(self, after: Position) -> bool:
         """Whether any row's document may have changed around it after that position."""

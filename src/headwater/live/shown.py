@@ -6,6 +6,7 @@ whose document changes around it is forgotten with that change.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,7 +25,8 @@ class Passages:
     """The latest passages, up to `MOST_BYTES`. Changed on the loop; any thread may ask `in`."""
 
     def __init__(self) -> None:
-        self._passages: dict[int, Passage] = {}
+        # The oldest key of a plain dict is found by walking over all that were taken out before.
+        self._passages: OrderedDict[int, Passage] = OrderedDict()
         self._bytes = 0
 
     def __contains__(self, row: int) -> bool:
@@ -39,7 +41,7 @@ class Passages:
                 self._passages[row] = passage
                 self._bytes += size_of(passage)
         while self._bytes > MOST_BYTES:
-            self._drop(next(iter(self._passages)))
+            self._bytes -= size_of(self._passages.popitem(last=False)[1])
 
     def forget(self, step: Step) -> None:
         """What a step has changed around them, or removed."""

@@ -15,7 +15,7 @@ differences, never a queue. Loop only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import anyio
 import msgspec
@@ -36,6 +36,12 @@ from headwater.threads import Pool
 
 LARGE = 200
 """Hits; more are put together in a thread."""
+
+
+Leave = tuple[Told, int, Reason]
+"""A hit that is gone, the rank it had (0: nobody knows), and why."""
+Upsert = tuple[LiveEventName, int, Told]
+"""`enter` or `update`, the rank it has, and the hit."""
 
 
 class Moment(NamedTuple):
@@ -107,6 +113,11 @@ class Watch:
 
     # ── Waiting ─────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def rung(self) -> bool:
+        """Whether there may be something since the last `take`."""
+        return self._rung
+
     def on_news(self, tell: Callable[[], None]) -> None:
         """Call `tell` on the loop whenever `take` may have something; it must be quick."""
         self._tell = tell
@@ -144,30 +155,64 @@ class Watch:
         it may keep, and what searches raise: the watch is then over, and a new one with `after`
         goes on where it was. Cancelling it takes nothing.
         """
-        self._rung = False
-        standing, matcher = self.standing, self.matcher
-        if standing.error is not None:
-            raise standing.error
-        if not matcher.tellable(standing):
+        now = self._now()
+        if now is None:
             return None
-        if self._clock.monotonic() < self._due_s:
-            self._hear()
-            return None
-        if self._version == standing.version:
-            self._seen = matcher.position
-            return None
-        now = Moment(
-            matcher.position, standing.version, standing.rows.tolist(), standing.scores.tolist()
-        )
         if self._told is not None:
             deltas = await self._changes(now, self._told)
         elif self._after is not None:
             deltas = await self._difference(now, self._after)
         else:
             deltas = await self._snapshot(now)
-        if deltas is not None and self._coalesce_s:
-            self._due_s = self._clock.monotonic() + self._coalesce_s
+        if deltas is not None:
+            self._calm()
         return deltas
+
+    def take_now(self) -> Deltas | Literal["later"] | None:
+        """As `take`, when that waits for nothing and ends nothing; else "later": call `take`.
+
+        Takes that need no task of their own: most do not, when thousands are told of one commit.
+        """
+        if self._told is None or self.standing.error is not None or "vector" in self._include:
+            return "later"
+        now = self._now()
+        if now is None:
+            return None
+        told = self._told
+        reasons, fresh = self._compare(now, told)
+        known = self.matcher.passages
+        passages = {row: passage for _, row in fresh if (passage := known.get(row)) is not None}
+        if len(passages) < len(fresh) or len(fresh) > LARGE:
+            return "later"
+        leaves, upserts = self._changed(now, told, reasons, fresh, passages)
+        hits = self._put_together([(rank, one) for _, rank, one in upserts], passages)
+        deltas = self._tell_changes(now, told, leaves, upserts, hits)
+        if deltas is not None:
+            self._calm()
+        return deltas
+
+    def _now(self) -> Moment | None:
+        """What it shows, when that may be told and may be something new."""
+        self._rung = False
+        standing, matcher = self.standing, self.matcher
+        if standing.error is not None:
+            raise standing.error
+        if not matcher.tellable(standing):
+            return None
+        if self._due_s and self._clock.monotonic() < self._due_s:
+            self._hear()
+            return None
+        if self._version == standing.version:
+            self._seen = matcher.position
+            return None
+        return Moment(
+            matcher.position, standing.version, standing.rows.tolist(), standing.scores.tolist()
+        )
+
+    def _calm(self) -> None:
+        """Tell nothing more before it is due."""
+        if self._coalesce_s:
+            self._due_s = self._clock.monotonic() + self._coalesce_s
 
     def progress(self) -> Deltas | None:
         """How far it is, when that is further than what was told last and nothing has changed."""
@@ -202,7 +247,18 @@ class Watch:
         return Deltas("snapshot", cursor, events)
 
     async def _changes(self, now: Moment, told: dict[int, Told]) -> Deltas | None:
-        """Looks at what is new and what is gone only: most of the hits stay as they were told."""
+        reasons, fresh = self._compare(now, told)
+        passages = await self._passages([row for _, row in fresh])
+        if passages is None:
+            return None
+        leaves, upserts = self._changed(now, told, reasons, fresh, passages)
+        hits = await self._encoded([(rank, one) for _, rank, one in upserts], passages)
+        return self._tell_changes(now, told, leaves, upserts, hits)
+
+    def _compare(
+        self, now: Moment, told: dict[int, Told]
+    ) -> tuple[dict[int, Reason], list[tuple[int, int]]]:
+        """Why rows are gone, and (rank, row) of what is to be told: most stay as they were told."""
         marks, seen = self.matcher.marks, self._seen
         shown = set(now.rows)
         reasons = {
@@ -214,11 +270,18 @@ class Watch:
             for rank, row in enumerate(now.rows, 1)
             if row not in told or (touched and marks.touched(row, seen))
         ]
-        passages = await self._passages([row for _, row in fresh])
-        if passages is None:
-            return None
+        return reasons, fresh
+
+    def _changed(
+        self,
+        now: Moment,
+        told: dict[int, Told],
+        reasons: dict[int, Reason],
+        fresh: Sequence[tuple[int, int]],
+        passages: dict[int, Passage],
+    ) -> tuple[list[Leave], list[Upsert]]:
         leaving = {told[row].id: told[row] for row in reasons}
-        upserts: list[tuple[LiveEventName, int, Told]] = []
+        upserts: list[Upsert] = []
         for rank, row in fresh:
             one = self._told_of(passages[row], now.scores[rank - 1])
             had = leaving.pop(one.id, None) is not None or row in told
@@ -226,8 +289,18 @@ class Watch:
         leaves = [
             (one, self._order.index(one.row) + 1, reasons[one.row]) for one in leaving.values()
         ]
-        events = await self._events(now, leaves, upserts, passages)
-        for row in reasons:
+        return leaves, upserts
+
+    def _tell_changes(
+        self,
+        now: Moment,
+        told: dict[int, Told],
+        leaves: Sequence[Leave],
+        upserts: Sequence[Upsert],
+        hits: Sequence[msgspec.Raw],
+    ) -> Deltas | None:
+        events = self._events(now, leaves, upserts, hits)
+        for row in set(self._order).difference(now.rows):
             del told[row]
         told.update((one.row, one) for _, _, one in upserts)
         last_told = self._position
@@ -258,12 +331,10 @@ class Watch:
             self._after = None
             return await self._snapshot(now)
         ranks = {row: rank for rank, row in enumerate(now.rows, 1)}
-        events = await self._events(
-            now,
-            [(one, 0, reason) for one, reason in found.leaves],
-            [(name, ranks[one.row], one) for name, one in found.upserts],
-            passages,
-        )
+        upserts: list[Upsert] = [(name, ranks[one.row], one) for name, one in found.upserts]
+        hits = await self._encoded([(rank, one) for _, rank, one in upserts], passages)
+        leaves: list[Leave] = [(one, 0, reason) for one, reason in found.leaves]
+        events = self._events(now, leaves, upserts, hits)
         self._told = told
         self._have_told(now)
         events.append(event("ready", {"cursor": self.cursor}))
@@ -325,12 +396,12 @@ class Watch:
             return "no_longer_matches"
         return "deleted" if room or before_last else "outranked"
 
-    async def _events(
+    def _events(
         self,
         now: Moment,
-        leaves: Sequence[tuple[Told, int, Reason]],
-        upserts: Sequence[tuple[LiveEventName, int, Told]],
-        passages: dict[int, Passage],
+        leaves: Sequence[Leave],
+        upserts: Sequence[Upsert],
+        hits: Sequence[msgspec.Raw],
     ) -> list[LiveEvent]:
         """One group: hits with their ranks, 0 where nobody knows it."""
         cursor = str(self._log.cursor(now.position))
@@ -342,7 +413,6 @@ class Watch:
             if rank:
                 hit |= {"rank": rank, "score": one.score}
             events.append(event("leave", _group(left, hit=hit, reason=reason, cursor=cursor)))
-        hits = await self._encoded([(rank, one) for _, rank, one in upserts], passages)
         for (name, _, _), encoded in zip(upserts, hits, strict=True):
             left -= 1
             events.append(event(name, _group(left, hit=encoded, cursor=cursor)))
@@ -351,10 +421,14 @@ class Watch:
     async def _encoded(
         self, hits: Sequence[tuple[int, Told]], passages: dict[int, Passage]
     ) -> list[msgspec.Raw]:
-        def together() -> list[msgspec.Raw]:
-            return [self._shown(one, rank, passages[one.row]) for rank, one in hits]
+        if len(hits) <= LARGE:
+            return self._put_together(hits, passages)
+        return await self._pool.call(lambda: self._put_together(hits, passages))
 
-        return together() if len(hits) <= LARGE else await self._pool.call(together)
+    def _put_together(
+        self, hits: Sequence[tuple[int, Told]], passages: dict[int, Passage]
+    ) -> list[msgspec.Raw]:
+        return [self._shown(one, rank, passages[one.row]) for rank, one in hits]
 
     def _shown(self, one: Told, rank: int, passage: Passage) -> msgspec.Raw:
         """Each by itself: encoding many at once would hold up every other thread."""

@@ -6,6 +6,7 @@ the outbox before it looks for anything to tell.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from headwater.feeds import Subscription
 from headwater.feeds.event import Event
 from headwater.model import Cursor
 from headwater.service.live import Deltas, Watch
+
+TOLD_IN_A_ROW = 32
+"""Live queries of one socket before others get a turn of the loop."""
 
 
 class SubscriptionVoice:
@@ -73,6 +77,8 @@ class OpenWatch:
     told: str = ""
     taking: bool = False
     over: bool = False
+    called: anyio.Event | None = None
+    """Set to have its task take; there while the task waits for that."""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     begin: anyio.Event = field(default_factory=anyio.Event)
 
@@ -80,18 +86,32 @@ class OpenWatch:
         self.over = True
         self.scope.cancel()
 
-    async def tell(self) -> None:
+    async def tell(self, teller: Teller) -> None:
         """Tell until cancelled. Raises what `Watch.take` does."""
-        assert self.watch is not None, "open it first"
+        watch = self.watch
+        assert watch is not None, "open it first"
+        watch.on_news(lambda: teller.rung(self))
         while True:
             async with self.outbox.turn():
                 self.taking = True
-                deltas = await self.watch.take()
+                deltas = await watch.take()
                 if deltas is not None:
                     self._put(deltas)
                 self.taking = False
-            if deltas is None:
-                await self.watch.wait()
+            if deltas is None and not watch.rung:
+                self.called = anyio.Event()
+                await self.called.wait()
+                self.called = None
+
+    def tell_now(self) -> None:
+        """Tell at once what there is, if that waits for nothing; else call the own task."""
+        if self.over or self.watch is None or self.called is None or self.called.is_set():
+            return  # the task is taking, and looks again when it has
+        deltas = self.watch.take_now()
+        if deltas == "later":
+            self.called.set()
+        elif deltas is not None:
+            self._put(deltas)
 
     def progress(self) -> str | None:
         """A cursor up to which nothing is left to tell, and that was not told yet."""
@@ -111,3 +131,38 @@ class OpenWatch:
         )
         self.told = deltas.cursor
         self.statistics.deltas += len(deltas.events)
+
+
+class Teller:
+    """Tells the live queries of one socket what has changed, one after the other in one task.
+
+    A commit may change thousands of them: waking a task for each costs more than what it tells.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._rung: dict[OpenWatch, None] = {}
+        self._news = anyio.Event()
+
+    def rung(self, channel: OpenWatch) -> None:
+        """It may have something to tell."""
+        if not self._rung:
+            self._news.set()
+        self._rung[channel] = None
+
+    async def run(self) -> None:
+        """Tell until cancelled."""
+        while True:
+            await self._news.wait()
+            while self._rung:
+                async with self._outbox.turn():
+                    self._tell_some()
+            self._news = anyio.Event()
+
+    def _tell_some(self) -> None:
+        some = list(itertools.islice(self._rung, TOLD_IN_A_ROW))
+        for channel in some:
+            if not self._outbox.ready:
+                return
+            del self._rung[channel]
+            channel.tell_now()

@@ -18,7 +18,7 @@ from anyio.abc import TaskStatus
 from headwater import __version__
 from headwater.api.socket import frames
 from headwater.api.socket.bucket import Bucket
-from headwater.api.socket.channels import OpenSubscription, OpenWatch, SubscriptionVoice
+from headwater.api.socket.channels import OpenSubscription, OpenWatch, SubscriptionVoice, Teller
 from headwater.api.socket.close import CloseCode
 from headwater.api.socket.exchange import Exchange
 from headwater.api.socket.frames import RequestFrame, RequestId
@@ -79,6 +79,7 @@ class Connection:
         self.outbox = Outbox(wire, statistics)
         self.subscriptions: dict[str, OpenSubscription] = {}
         self.watches: dict[str, OpenWatch] = {}
+        self._teller = Teller(self.outbox)
         self.in_flight: dict[RequestId, int] = {}
         self._receive = receive
         self._handlers = handlers
@@ -99,6 +100,7 @@ class Connection:
                 self._tasks = tasks
                 tasks.start_soon(self._leave_with_client)
                 tasks.start_soon(self._remind)
+                tasks.start_soon(self._teller.run)
                 with streams.open() as stopping:
                     await self.outbox.send(self._welcome())
                     await self._read()
@@ -346,7 +348,7 @@ class Connection:
                 task_status.started()
                 await channel.begin.wait()
                 try:
-                    await channel.tell()
+                    await channel.tell(self._teller)
                 except LibraryNotFound:
                     pass  # the socket is about to be closed, and says why
                 except HeadwaterError as error:
