@@ -11,13 +11,13 @@ from headwater.errors import (
     LibraryNotFound,
 )
 from headwater.store.base import (
-    BeginBatch,
     DeleteDocument,
     DeleteLibrary,
     Reader,
     SweepLibraries,
     UpdateLibrary,
 )
+from headwater.store.batch_commands import BeginBatch
 
 
 class LibraryContract:

@@ -13,14 +13,8 @@ from headwater.errors import (
     LibraryExists,
     ShuttingDown,
 )
-from headwater.store.base import (
-    Announce,
-    BeginBatch,
-    DeleteLibrary,
-    EndBatch,
-    FailOpenBatches,
-    TrimLog,
-)
+from headwater.store.base import Announce, DeleteLibrary, TrimLog
+from headwater.store.batch_commands import BeginBatch, EndBatch, FailOpenBatches
 
 
 class LogContract:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from store.backend import Backend, Opened, draft, put
-from store.job_contract import new, submit
+from store.jobs import new, submit
 from store.reading import data, is_sound, whole_log
 
 from headwater.errors import LibraryRegenerated, RegenerationRunning

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from store.backend import Backend, Opened
-from store.job_contract import FAR_US, new
+from store.jobs import FAR_US, new
 from store.reading import data, is_sound, whole_log
 
 from headwater.errors import ScheduleExists, ScheduleNotFound, TooManyJobs, WorkerNotFound

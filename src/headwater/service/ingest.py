@@ -29,7 +29,8 @@ from headwater.service.intake import Group, Intake, refused
 from headwater.service.lines import Line, LineSplitter
 from headwater.service.spool import Spool
 from headwater.settings import IngestSettings, LimitSettings
-from headwater.store.base import BeginBatch, EndBatch, PutDocuments
+from headwater.store.base import PutDocuments
+from headwater.store.batch_commands import BeginBatch, EndBatch
 from headwater.threads import Pool
 
 Response = Literal["results", "errors", "summary"]

@@ -18,7 +18,8 @@ from headwater.errors import StoreFailed
 from headwater.model import Committed
 from headwater.settings import LogSettings
 from headwater.store import DataFolder
-from headwater.store.base import FailOpenBatches, SweepLibraries, TrimLog
+from headwater.store.base import SweepLibraries, TrimLog
+from headwater.store.batch_commands import FailOpenBatches
 from headwater.store.regeneration_commands import SettleVectors
 
 SWEEP_DOCUMENTS = 200

@@ -1,4 +1,4 @@
-"""The store contract, continued: the commands of alerts.
+"""The store contract, continued: the commands and reads of alerts.
 
 An alert is a query that is kept; what it matches are changes in the log. How far the matching has
 come is saved with the matches, in one transaction: each is told once, whoever dies when.
@@ -6,13 +6,14 @@ come is saved with the matches, in one transaction: each is told once, whoever d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
 
-from headwater.model import Position, Vectors
+from headwater.model import Alert, Position, Vectors
 
 UNSET = msgspec.UNSET
 
@@ -102,3 +103,21 @@ class TellMatches:
 
 
 AlertCommand: TypeAlias = CreateAlert | UpdateAlert | DeleteAlert | TellMatches
+
+
+class AlertReader(ABC):
+    """The part of `Reader` that is about alerts."""
+
+    @abstractmethod
+    def alert(self, number: int, id: str) -> Alert | None: ...
+
+    @abstractmethod
+    def alerts(self, *, after: int, limit: int, library: int | None = None) -> list[Alert]:
+        """By rising `row`, those with `row` > `after`; of one library when it is given."""
+
+    @abstractmethod
+    def alerts_by_id(self, ids: Collection[str]) -> dict[str, Alert]: ...
+
+    @abstractmethod
+    def alerts_place(self) -> Place | None:
+        """How far the matching of alerts is; None when there was never one."""

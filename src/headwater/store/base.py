@@ -4,8 +4,8 @@
 thread; the commands are the only ways to write. A second implementation needs nothing but this
 file and must pass `tests/store/contract.py`. No caller may rely on anything that is not said here.
 
-Commands of shared sessions are in `session_commands.py`, those of alerts in
-`alert_commands.py`, those of jobs in `job_commands.py`.
+What else a store keeps has a file of its own, with its commands and reads: `batch_commands.py`,
+`session_commands.py`, `alert_commands.py`, `job_commands.py`, `regeneration_commands.py`.
 
 Promises:
 - A command's result is given only after its transaction is durable (as the durability setting
@@ -32,7 +32,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.model import (
-    Alert,
     Change,
     Chunk,
     Committed,
@@ -45,15 +44,14 @@ from headwater.model import (
     Position,
     Quantization,
     Rows,
-    Session,
-    SessionState,
     Span,
     Vectors,
 )
-from headwater.store.alert_commands import AlertCommand, Place
+from headwater.store.alert_commands import AlertCommand, AlertReader
+from headwater.store.batch_commands import BatchCommand
 from headwater.store.job_commands import JobCommand, JobReader
 from headwater.store.regeneration_commands import RegenerationCommand
-from headwater.store.session_commands import SessionCommand
+from headwater.store.session_commands import SessionCommand, SessionReader
 
 T = TypeVar("T")
 
@@ -245,47 +243,6 @@ class DeleteDocuments:
     positions: Sequence[Position] | None = None
 
 
-def job_owner(job_id: str) -> str:
-    """The owner of a job's batches."""
-    return f"job:{job_id}"
-
-
-@dataclass(frozen=True, slots=True)
-class BeginBatch:
-    """→ `Position`. Change `batch.started`; the batch counts as open until `EndBatch`.
-
-    `owner` names the process that takes the batch in, for `FailOpenBatches`; or the job, as
-    `job_owner` has it: its batches fail when it ends before them. With `once`, a batch that its
-    owner has open gives the head, and no change.
-    """
-
-    number: int
-    batch_id: str
-    owner: str
-    once: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class EndBatch:
-    """→ `Position`. Change `batch.completed`, or `batch.failed` when `error` is given.
-
-    `counts` go into the change's data. A batch that is not open gives the head, and no change.
-    """
-
-    batch_id: str
-    counts: dict[str, int]
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FailOpenBatches:
-    """→ `int`: how many batches processes that are not `alive` left open. Change `batch.failed` for
-    each."""
-
-    error: str
-    alive: Collection[str]
-
-
 @dataclass(frozen=True, slots=True)
 class Announce:
     """→ `Position`. One change that concerns no row: `index.rebuilt`, `index.optimized`."""
@@ -332,12 +289,10 @@ Command: TypeAlias = (
     | PatchDocument
     | DeleteDocument
     | DeleteDocuments
-    | BeginBatch
-    | EndBatch
-    | FailOpenBatches
     | Announce
     | TrimLog
     | Together
+    | BatchCommand
     | SessionCommand
     | AlertCommand
     | JobCommand
@@ -359,7 +314,7 @@ class LogPage:
     through: Position
 
 
-class Reader(JobReader):
+class Reader(AlertReader, JobReader, SessionReader):
     """One consistent read transaction. Synchronous: only for use inside a reading thread.
 
     Deleted libraries and what they held are invisible, except in the log.
@@ -478,36 +433,6 @@ class Reader(JobReader):
 
         All spans belong to libraries of one dimension. Rising rows when the spans rise.
         """
-
-    @abstractmethod
-    def alert(self, number: int, id: str) -> Alert | None: ...
-
-    @abstractmethod
-    def alerts(self, *, after: int, limit: int, library: int | None = None) -> list[Alert]:
-        """By rising `row`, those with `row` > `after`; of one library when it is given."""
-
-    @abstractmethod
-    def alerts_by_id(self, ids: Collection[str]) -> dict[str, Alert]: ...
-
-    @abstractmethod
-    def alerts_place(self) -> Place | None:
-        """How far the matching of alerts is; None when there was never one."""
-
-    @abstractmethod
-    def session(self, ref: str) -> Session | None:
-        """By name or by id."""
-
-    @abstractmethod
-    def sessions(self, *, after: int, limit: int, library: int | None = None) -> list[Session]:
-        """By rising `row`, those with `row` > `after`; of one library when it is given."""
-
-    @abstractmethod
-    def session_state(self, ref: str) -> SessionState | None:
-        """All of a session, at the head of this transaction."""
-
-    @abstractmethod
-    def session_holders(self) -> dict[str, int]:
-        """The processes that have people in sessions, and until when (µs) their leases run."""
 
     @abstractmethod
     def check(self) -> list[str]:

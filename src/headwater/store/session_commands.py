@@ -1,4 +1,4 @@
-"""The store contract, continued: the commands of shared search sessions.
+"""The store contract, continued: the commands and reads of shared sessions.
 
 A session, who is in it, and what was pinned and noted are rows; each of their changes is in the
 log by the same transaction. As with every command, what fails changes nothing. Changes carry
@@ -7,11 +7,12 @@ log by the same transaction. As with every command, what fails changes nothing. 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from headwater.model import Author, MarkKind, Position, Session
+from headwater.model import Author, MarkKind, Position, Session, SessionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +164,23 @@ SessionCommand: TypeAlias = (
     | DeleteSession
     | ForgetSessions
 )
+
+
+class SessionReader(ABC):
+    """The part of `Reader` that is about sessions."""
+
+    @abstractmethod
+    def session(self, ref: str) -> Session | None:
+        """By name or by id."""
+
+    @abstractmethod
+    def sessions(self, *, after: int, limit: int, library: int | None = None) -> list[Session]:
+        """By rising `row`, those with `row` > `after`; of one library when it is given."""
+
+    @abstractmethod
+    def session_state(self, ref: str) -> SessionState | None:
+        """All of a session, at the head of this transaction."""
+
+    @abstractmethod
+    def session_holders(self) -> dict[str, int]:
+        """The processes that have people in sessions, and until when (µs) their leases run."""

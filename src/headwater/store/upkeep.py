@@ -12,14 +12,8 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from headwater.model import Position
 from headwater.store import schema
-from headwater.store.base import (
-    Announce,
-    BeginBatch,
-    EndBatch,
-    FailOpenBatches,
-    TrimLog,
-    job_owner,
-)
+from headwater.store.base import Announce, TrimLog
+from headwater.store.batch_commands import BeginBatch, EndBatch, FailOpenBatches, job_owner
 from headwater.store.migrate import new_log_id
 from headwater.store.records import encode
 from headwater.store.transaction import Transaction

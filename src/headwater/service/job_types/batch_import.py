@@ -38,7 +38,8 @@ from headwater.service.libraries import Libraries
 from headwater.service.lines import Line
 from headwater.service.sources import Batch, Columns, Format, Mark, Source, format_of, open_source
 from headwater.settings import TransferSettings
-from headwater.store.base import BeginBatch, EndBatch, PutDocuments, job_owner
+from headwater.store.base import PutDocuments
+from headwater.store.batch_commands import BeginBatch, EndBatch, job_owner
 
 SENT = "source"
 """The name of a file that was sent with the job, before its endings."""
