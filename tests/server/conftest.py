@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from server.client import Client
 from server.running import Server
+from server.searching import DIMENSION, MANY, Floats, fill, random_vectors
 
 Serve = Callable[..., Server]
 
@@ -17,6 +18,16 @@ Serve = Callable[..., Server]
 def session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("shared") / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def many(session_server: Server) -> tuple[str, Floats]:
+    """A library of 12,000 vectors on the shared server, and the vectors."""
+    matrix = random_vectors(1, MANY)
+    with Client(session_server.url) as client:
+        library = client.create_library(embedder="none", dimension=DIMENSION)["id"]
+        fill(client, library, matrix)
+    return library, matrix
 
 
 @pytest.fixture

@@ -1,74 +1,27 @@
-"""Search over HTTP, against numpy: scores, ranks, thresholds, pages, and what was just written."""
+"""Search over HTTP, against numpy: scores, ranks, thresholds, and searches that are refused."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, Literal
+from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from server.client import Client, Json, answer
-from server.conftest import Serve
-from server.conversation import Conversation
+from server.client import Client, answer
 from server.running import eventually
-
-Metric = Literal["cosine", "dot", "euclidean"]
-Floats = NDArray[np.float32]
+from server.searching import (
+    Floats,
+    Metric,
+    at,
+    code,
+    expected_scores,
+    fill,
+    random_vectors,
+    stream,
+)
 
 HIT = {"rank", "chunk_id", "document_id", "title", "text", "score", "metadata"}
-MANY, DIMENSION = 12_000, 16
-
-
-def at(library: str) -> str:
-    return f"/v1/libraries/{library}/search"
-
-
-def code(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["code"]
-
-
-def random_vectors(seed: int, count: int, dimension: int = DIMENSION) -> Floats:
-    return np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
-
-
-def expected_scores(metric: Metric, matrix: Floats, query: Floats) -> NDArray[np.float64]:
-    wide, one = matrix.astype(np.float64), query.astype(np.float64)
-    if metric == "dot":
-        return np.asarray(wide @ one)
-    if metric == "cosine":
-        norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(one)
-        return np.asarray(wide @ one / norms)
-    return np.asarray(1 / (1 + np.linalg.norm(wide - one, axis=1)))
-
-
-def fill(client: Client, library: str, matrix: Floats) -> None:
-    documents = [
-        {"id": f"d{n}", "chunks": [{"text": f"text {n}", "vector": vector}]}
-        for n, vector in enumerate(matrix.tolist())
-    ]
-    summary = client.stream(library, documents, response="summary")[-1]
-    assert (summary["created"], summary["searchable"]) == (len(matrix), True)
-
-
-@pytest.fixture(scope="module")
-def many(session_server: Any) -> tuple[str, Floats]:
-    """A library of 12,000 vectors on the shared server, and the vectors."""
-    matrix = random_vectors(1, MANY)
-    with Client(session_server.url) as client:
-        library = client.create_library(embedder="none", dimension=DIMENSION)["id"]
-        fill(client, library, matrix)
-    return library, matrix
-
-
-def stream(client: Client, library: str, body: Json | None = None, **params: Any) -> list[Json]:
-    response = client.http.post(f"{at(library)}/stream", json=body, params=params)
-    assert response.status_code == 200, response.text
-    return [json.loads(line) for line in response.text.splitlines()]
-
-
 # ── Scores ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -315,194 +268,3 @@ def test_a_query_without_words_finds_without_failing(client: Client, library: st
 def test_an_empty_library_has_no_hits(client: Client, library: str) -> None:
     assert client.search(library, "x")["results"] == []
     assert [record["type"] for record in stream(client, library, {"query": "x"})] == ["done"]
-
-
-# ── Batches and streams ─────────────────────────────────────────────────────────────────────────
-
-
-def test_a_batch_answers_as_single_searches_do(client: Client, many: tuple[str, Floats]) -> None:
-    library, _ = many
-    queries: list[dict[str, Any]] = [
-        {"vector": vector, "k": n + 1, "exact": n % 2 == 0}
-        for n, vector in enumerate(random_vectors(6, 9).tolist())
-    ]
-    body = answer(client.http.post(f"{at(library)}/batch", json={"queries": queries}))
-    assert set(body) == {"answers", "took_ms"}
-    for query, one in zip(queries, body["answers"], strict=True):
-        assert set(one) - {"next"} == {"results", "cursor", "took_ms"}
-        assert one["results"] == answer(client.http.post(at(library), json=query))["results"]
-
-
-def test_a_wrong_query_in_a_batch_harms_no_other(client: Client, library: str) -> None:
-    client.put(library, "a", {"text": "x"})
-    queries = [{"query": "x"}, {"query": "x", "k": 0}, {"vector": [1]}, {"query": "x", "k": 1}]
-    body = answer(client.http.post(f"{at(library)}/batch", json={"queries": queries}))
-    shape = [one["error"]["code"] if "error" in one else "results" for one in body["answers"]]
-    assert shape == ["results", "invalid_query", "dimension_mismatch", "results"]
-    assert set(body["answers"][1]["error"]) == {"code", "detail", "retryable"}
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "error"),
-    [
-        (
-            b'{"queries":[{"query":"a","k":9999},{"query":"b","k":2},{"query":"c","k":0}]}',
-            413,
-            "too_many_items",
-        ),
-        (b"", 400, "invalid_json"),
-        (b"{}", 422, "invalid_query"),
-        (b'{"queries":{}}', 422, "invalid_query"),
-        (b'{"queries":[],"k":1}', 422, "unknown_field"),
-        (b'{"queries":[' + b",".join([b'{"query":"x"}'] * 101) + b"]}", 413, "too_many_items"),
-    ],
-)
-def test_a_wrong_batch_is_refused(
-    client: Client, library: str, body: bytes, status: int, error: str
-) -> None:
-    assert code(client.http.post(f"{at(library)}/batch", content=body)) == (status, error)
-
-
-def test_an_empty_batch_has_no_answers(client: Client, library: str) -> None:
-    body = answer(client.http.post(f"{at(library)}/batch", json={"queries": []}))
-    assert body["answers"] == []
-
-
-def test_a_stream_of_hits_is_the_search_line_by_line(
-    client: Client, many: tuple[str, Floats]
-) -> None:
-    library, _ = many
-    query = {"vector": random_vectors(7, 1)[0].tolist(), "k": 777, "include": ["distance"]}
-    plain = answer(client.http.post(at(library), json=query))
-    *hits, done = stream(client, library, query)
-    assert [{**hit} for hit in hits] == [{"type": "hit", **hit} for hit in plain["results"]]
-    assert set(done) == {"type", "count", "exact", "cursor", "took_ms", "next"}
-    assert done["next"] == plain["next"]
-    assert (done["type"], done["count"]) == ("done", 777)
-    *_, exact = stream(client, library, {**query, "exact": True})
-    assert exact["exact"] is True
-
-
-def test_a_search_stream_by_parameters(client: Client, library: str) -> None:
-    client.stream(library, [{"id": f"d{n}", "text": f"sea {n}"} for n in range(20)])
-    *hits, done = stream(client, library, query="the sea", k=5, include="vector,distance")
-    assert done["count"] == len(hits) == 5
-    assert {"vector", "distance"} <= set(hits[0])
-    # A parameter wins over the body.
-    *hits, done = stream(client, library, {"query": "the sea", "k": 5}, k=3)
-    assert done["count"] == 3
-    cursor = client.put(library, "new", {"text": "the newest sea"})["cursor"]
-    *hits, _ = stream(client, library, query="newest", k=50, min_cursor=cursor, exact="true")
-    assert "new" in {hit["document_id"] for hit in hits}
-    wrong: list[dict[str, str]] = [{}, {"k": "0"}, {"k": "y"}, {"query": "x" * 10_001}]
-    for params in ({"query": "x"} | one if one else one for one in wrong):
-        response = client.http.post(f"{at(library)}/stream", params=params)
-        assert response.status_code == 422, params
-
-
-def test_ten_thousand_hits_stream_in_rank_order(client: Client, many: tuple[str, Floats]) -> None:
-    library, matrix = many
-    query = random_vectors(8, 1)[0]
-    path = f"{at(library)}/stream"
-    body = json.dumps({"vector": query.tolist(), "k": 10_000, "exact": True}).encode()
-    with Conversation(client.url, "POST", path, {"content-length": str(len(body))}) as talk:
-        talk.send(body)
-        records = list(talk.records())
-    hits, done = records[:-1], records[-1]
-    assert done["count"] == len(hits) == 10_000
-    order = np.argsort(-expected_scores("cosine", matrix, query))[:10_000]
-    assert [hit["rank"] for hit in hits] == list(range(1, 10_001))
-    assert {hit["document_id"] for hit in hits} == {f"d{n}" for n in order}
-    scores = [hit["score"] for hit in hits]
-    assert scores == sorted(scores, reverse=True)
-    assert all(hit["text"] == f"text {hit['document_id'][1:]}" for hit in hits)
-    plain = client.search(library, vector=query.tolist(), k=10_000, exact=True)["results"]
-    assert [hit["chunk_id"] for hit in plain] == [hit["chunk_id"] for hit in hits]
-
-
-def test_large_hit_streams_nobody_reads_take_no_memory(serve: Serve) -> None:
-    server = serve()
-    with Client(server.url) as client:
-        library = client.create_library(embedder="none", dimension=4)["id"]
-        text = "x" * 2_000
-        for start in range(0, 12_000, 2_000):
-            documents = [
-                {"id": f"d{n}", "chunks": [{"text": text, "vector": [n + 1, 1, n % 7, 0]}]}
-                for n in range(start, start + 2_000)
-            ]
-            client.stream(library, documents, response="summary")
-        body = json.dumps({"vector": [1, 2, 3, 4], "k": 10_000}).encode()
-        headers = {"content-length": str(len(body))}
-        path = f"{at(library)}/stream"
-        with Conversation(server.url, "POST", path, headers) as talk:
-            talk.send(body)
-            assert len(list(talk.records())) == 10_001
-        before = server.rss_bytes()
-        # Each answer is 20 MB: a server that held them would hold 400.
-        talks = [
-            Conversation(server.url, "POST", path, headers, receive_buffer=4_096) for _ in range(20)
-        ]
-        try:
-            for talk in talks:
-                talk.send(body)
-            for talk in talks:
-                assert json.loads(talk.read_line() or b"")["rank"] == 1
-            assert client.search(library, vector=[1, 2, 3, 4])["results"]
-            assert server.rss_bytes() - before < 60 << 20
-            *_, done = talks[0].records()
-            assert done["count"] == 10_000
-        finally:
-            for talk in talks:
-                talk.close()
-
-
-# ── Freshness ───────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_write_is_found_by_the_very_next_search(client: Client, library: str) -> None:
-    for number in range(200):
-        written = client.put(library, f"d{number}", {"text": f"entry number {number}"})
-        body = client.search(library, f"entry number {number}", k=1_000)
-        assert f"d{number}" in {hit["document_id"] for hit in body["results"]}
-        assert int(body["cursor"].split(".")[1]) >= int(written["cursor"].split(".")[1])
-
-
-def test_an_update_and_a_delete_are_seen_at_once(client: Client) -> None:
-    library = client.create_library(embedder="none", dimension=2)["id"]
-    for number in range(50):
-        client.put(library, "a", {"chunks": [{"text": f"{number}", "vector": [1, number]}]})
-        (hit,) = client.search(library, vector=[1, 1])["results"]
-        assert hit["text"] == f"{number}"
-        client.delete(library, "a")
-        assert client.search(library, vector=[1, 1])["results"] == []
-
-
-def test_a_streams_summary_is_searchable(client: Client) -> None:
-    library = client.create_library(embedder="none", dimension=2)["id"]
-    for number in range(20):
-        summary = client.stream(
-            library, [{"id": f"d{number}", "chunks": [{"vector": [1, number]}]}]
-        )[-1]
-        assert summary["searchable"] is True
-        assert len(client.search(library, vector=[1, 0], k=100)["results"]) == number + 1
-
-
-def test_min_cursor_waits_for_a_durable_write(client: Client, library: str) -> None:
-    for number in range(30):
-        cursor = client.put(library, f"d{number}", {"text": "x"}, wait="durable")["cursor"]
-        found = client.search(library, "x", k=100, min_cursor=cursor)["results"]
-        assert f"d{number}" in {hit["document_id"] for hit in found}
-
-
-def test_a_min_cursor_that_does_not_come_is_a_clear_503(serve: Serve) -> None:
-    server = serve(search__max_wait=0.3)
-    with Client(server.url) as client:
-        made = client.create_library()
-        log_id = made["cursor"].split(".")[0]
-        response = client.http.post(
-            at(made["id"]), json={"query": "x", "min_cursor": f"{log_id}.999999"}
-        )
-        assert code(response) == (503, "not_caught_up")
-        assert response.json()["retryable"] is True
-        assert response.headers["retry-after"] == "1"
-        assert response.json()["head"] == made["cursor"]

@@ -1,13 +1,17 @@
-"""Streamed searches asked by query parameters: each field of the body, and nothing else."""
+"""Hits as a stream: the search line by line, asked by a body or by query parameters."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from server.client import Client, Json, answer, ndjson
+from server.conftest import Serve
+from server.conversation import Conversation
 from server.running import Server
+from server.searching import Floats, at, expected_scores, random_vectors, stream
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,7 @@ def filled(session_server: Server) -> str:
 def streamed(
     client: Client, library: str, body: Json | None = None, **params: Any
 ) -> tuple[list[Json], Json]:
-    response = client.http.post(f"/v1/libraries/{library}/search/stream", json=body, params=params)
-    assert response.status_code == 200, response.text
-    *hits, done = map(json.loads, response.text.splitlines())
+    *hits, done = stream(client, library, body, **params)
     assert done["type"] == "done"
     return [{name: hit[name] for name in hit if name != "type"} for hit in hits], done
 
@@ -110,3 +112,91 @@ def test_every_field_of_a_search_is_a_parameter(client: Client) -> None:
     route = document["paths"]["/v1/libraries/{library}/search/stream"]["post"]
     fields = document["components"]["schemas"]["Query"]["properties"]
     assert {each["name"] for each in route["parameters"]} == {"library", *fields}
+
+
+def test_a_stream_of_hits_is_the_search_line_by_line(
+    client: Client, many: tuple[str, Floats]
+) -> None:
+    library, _ = many
+    query = {"vector": random_vectors(7, 1)[0].tolist(), "k": 777, "include": ["distance"]}
+    plain = answer(client.http.post(at(library), json=query))
+    *hits, done = stream(client, library, query)
+    assert [{**hit} for hit in hits] == [{"type": "hit", **hit} for hit in plain["results"]]
+    assert set(done) == {"type", "count", "exact", "cursor", "took_ms", "next"}
+    assert done["next"] == plain["next"]
+    assert (done["type"], done["count"]) == ("done", 777)
+    *_, exact = stream(client, library, {**query, "exact": True})
+    assert exact["exact"] is True
+
+
+def test_a_search_stream_by_parameters(client: Client, library: str) -> None:
+    client.stream(library, [{"id": f"d{n}", "text": f"sea {n}"} for n in range(20)])
+    *hits, done = stream(client, library, query="the sea", k=5, include="vector,distance")
+    assert done["count"] == len(hits) == 5
+    assert {"vector", "distance"} <= set(hits[0])
+    # A parameter wins over the body.
+    *hits, done = stream(client, library, {"query": "the sea", "k": 5}, k=3)
+    assert done["count"] == 3
+    cursor = client.put(library, "new", {"text": "the newest sea"})["cursor"]
+    *hits, _ = stream(client, library, query="newest", k=50, min_cursor=cursor, exact="true")
+    assert "new" in {hit["document_id"] for hit in hits}
+    wrong: list[dict[str, str]] = [{}, {"k": "0"}, {"k": "y"}, {"query": "x" * 10_001}]
+    for params in ({"query": "x"} | one if one else one for one in wrong):
+        response = client.http.post(f"{at(library)}/stream", params=params)
+        assert response.status_code == 422, params
+
+
+def test_ten_thousand_hits_stream_in_rank_order(client: Client, many: tuple[str, Floats]) -> None:
+    library, matrix = many
+    query = random_vectors(8, 1)[0]
+    path = f"{at(library)}/stream"
+    body = json.dumps({"vector": query.tolist(), "k": 10_000, "exact": True}).encode()
+    with Conversation(client.url, "POST", path, {"content-length": str(len(body))}) as talk:
+        talk.send(body)
+        records = list(talk.records())
+    hits, done = records[:-1], records[-1]
+    assert done["count"] == len(hits) == 10_000
+    order = np.argsort(-expected_scores("cosine", matrix, query))[:10_000]
+    assert [hit["rank"] for hit in hits] == list(range(1, 10_001))
+    assert {hit["document_id"] for hit in hits} == {f"d{n}" for n in order}
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert all(hit["text"] == f"text {hit['document_id'][1:]}" for hit in hits)
+    plain = client.search(library, vector=query.tolist(), k=10_000, exact=True)["results"]
+    assert [hit["chunk_id"] for hit in plain] == [hit["chunk_id"] for hit in hits]
+
+
+def test_large_hit_streams_nobody_reads_take_no_memory(serve: Serve) -> None:
+    server = serve()
+    with Client(server.url) as client:
+        library = client.create_library(embedder="none", dimension=4)["id"]
+        text = "x" * 2_000
+        for start in range(0, 12_000, 2_000):
+            documents = [
+                {"id": f"d{n}", "chunks": [{"text": text, "vector": [n + 1, 1, n % 7, 0]}]}
+                for n in range(start, start + 2_000)
+            ]
+            client.stream(library, documents, response="summary")
+        body = json.dumps({"vector": [1, 2, 3, 4], "k": 10_000}).encode()
+        headers = {"content-length": str(len(body))}
+        path = f"{at(library)}/stream"
+        with Conversation(server.url, "POST", path, headers) as talk:
+            talk.send(body)
+            assert len(list(talk.records())) == 10_001
+        before = server.rss_bytes()
+        # Each answer is 20 MB: a server that held them would hold 400.
+        talks = [
+            Conversation(server.url, "POST", path, headers, receive_buffer=4_096) for _ in range(20)
+        ]
+        try:
+            for talk in talks:
+                talk.send(body)
+            for talk in talks:
+                assert json.loads(talk.read_line() or b"")["rank"] == 1
+            assert client.search(library, vector=[1, 2, 3, 4])["results"]
+            assert server.rss_bytes() - before < 60 << 20
+            *_, done = talks[0].records()
+            assert done["count"] == 10_000
+        finally:
+            for talk in talks:
+                talk.close()
