@@ -23,8 +23,8 @@ from headwater.live.counts import Counts
 from headwater.live.lookup import Found, Lookup
 from headwater.live.standing import Standing
 
-_AT_ONCE = 16
-"""Queries asked together: a search lane answers others between two such."""
+_AT_ONCE = 32
+"""Queries asked together, in one product: a search lane answers others between two such."""
 _TRIES = 25
 _RETRY_S = 0.2
 

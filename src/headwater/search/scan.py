@@ -18,6 +18,8 @@ Slots = NDArray[np.int64]
 _ROWS = 1 << 16
 _CELLS = 1 << 21
 """Scores held at once (8 MB)."""
+_SAMPLED = 64
+"""Scores of a sample for each result wanted: one in so many then lies above the sample's bar."""
 
 
 def scan(
@@ -81,8 +83,25 @@ def _joined(entry: list[tuple[Slots, NDArray[np.float32]]], k: int, margin: floa
 
 
 def _candidates(row: NDArray[np.float32], k: int, margin: float) -> Slots:
-    if k < len(row):
-        bar = np.partition(row, len(row) - k)[len(row) - k] - margin
-        slots = np.flatnonzero(row >= bar)
-        return slots if bar > -np.inf else slots[row[slots] > -np.inf]
-    return np.flatnonzero(row > -np.inf)
+    """Those not more than `margin` below the k-th best.
+
+    The k-th best of a sample is not better than that of all: what is below need not be put in
+    order, which is nearly everything.
+    """
+    if k >= len(row):
+        return np.flatnonzero(row > -np.inf)
+    sample = row[:: max(1, len(row) // (_SAMPLED * k))]
+    if len(sample) < len(row):
+        least = _kth(sample, k) - margin
+        if least > -np.inf:
+            slots = np.flatnonzero(row >= least)
+            few = row[slots]
+            return slots[few >= _kth(few, k) - margin]
+    bar = _kth(row, k) - margin
+    slots = np.flatnonzero(row >= bar)
+    return slots if bar > -np.inf else slots[row[slots] > -np.inf]
+
+
+def _kth(row: NDArray[np.float32], k: int) -> np.float32:
+    best: np.float32 = np.partition(row, len(row) - k)[len(row) - k]
+    return best
