@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from jobs.pool import Pool, pool
 from jobs.types import Typed
 from store.reading import data
 
+from headwater.errors import JobFailed
 from headwater.jobs import JobContext, Result
 from headwater.model import Change
 from headwater.store.job_commands import ChangeWorkers, ClaimJobs, ReapJobs
@@ -285,3 +287,37 @@ async def test_a_job_claimed_by_an_answer_that_never_came_is_given_back(tmp_path
         await opened.log.store.write(claim)
         job = await opened.until(id, "queued")
         assert job.attempt == 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"made": object()}, {"made": "\ud800"}, None, [1], JobFailed("it cannot be", at=object())],
+    ids=["object", "surrogate", "nothing", "list", "error"],
+)
+async def test_what_is_no_json_fails_the_job_and_nothing_else(
+    tmp_path: Path, given: object
+) -> None:
+    async def odd(context: JobContext) -> Result:
+        if isinstance(given, JobFailed):
+            raise given
+        return cast(Result, given)
+
+    async with pool(tmp_path, Typed("odd", odd)) as opened:
+        (id,) = await opened.submit("odd", max_attempts=1)
+        job = await opened.until(id, "failed")
+        assert job.error is not None
+        assert job.error["code"] == "job_failed"
+        await opened.ended(await opened.submit("nothing"))
+
+
+async def test_names_that_are_no_utf8_are_told_as_far_as_they_go(tmp_path: Path) -> None:
+    async def odd(context: JobContext) -> Result:
+        context.progress(1, message="reading a\udcff.csv")
+        raise ValueError("a\udcff.csv is odd")
+
+    async with pool(tmp_path, Typed("odd", odd)) as opened:
+        (id,) = await opened.submit("odd", max_attempts=1)
+        job = await opened.until(id, "failed")
+        assert job.progress.message == "reading a?.csv"
+        assert job.error is not None
+        assert job.error["detail"] == "ValueError: a?.csv is odd"

@@ -180,4 +180,9 @@ class RunningJob(JobContext):
         if total is not None:
             self._total = total
         if message is not None:
-            self._message = message
+            self._message = storable(message)
+
+
+def storable(text: str) -> str:
+    """Text as the store takes it: a file's name that is no UTF-8 has surrogates in Python."""
+    return text.encode("utf-8", "replace").decode()

@@ -25,7 +25,7 @@ from headwater.changes import Log
 from headwater.clock import Clock
 from headwater.errors import HeadwaterError, JobFailed, LeaseLost, ShuttingDown, StoreFailed
 from headwater.jobs.base import JobCancelled, Result
-from headwater.jobs.context import RunningJob
+from headwater.jobs.context import RunningJob, storable
 from headwater.jobs.registry import Registry
 from headwater.model import Committed, Worker, WorkerRole
 from headwater.settings import JobSettings
@@ -264,7 +264,7 @@ class JobRunner:
                     await other.left.wait()
                 handler = self.registry.find(job.type)
                 context.heavy = handler.heavy  # a package's type was not known before
-                result = await handler.run(context)
+                result = self._fitting(await handler.run(context))
         except Exception as error:  # noqa: BLE001 – the job's root: it fails, nobody else does
             failure = _first(error)
         finally:
@@ -280,31 +280,41 @@ class JobRunner:
             finally:
                 self._ending.discard(job.id)
 
+    def _fitting(self, result: object) -> Result:
+        """What a handler gave, if it can be kept. Raises `JobFailed`."""
+        size = _size_of(result)
+        if size is None or not isinstance(result, dict):
+            raise JobFailed(
+                f"the handler gave a {type(result).__name__} that is no JSON object; it must "
+                "return a dict of what JSON has"
+            )
+        if size > self._settings.result_bytes:
+            raise JobFailed(
+                f"the result has {size} bytes, over the limit of {self._settings.result_bytes}; "
+                "what is large belongs into the job's folder"
+            )
+        return result
+
     def _ended(
         self, context: RunningJob, result: Result | None, failure: BaseException | None
     ) -> CompleteJob | FailJob | StopJob:
         """How the attempt ends in the store."""
         job, progress = context.job, context.current_progress()
-        if failure is None and result is not None:
-            size = len(_encode(result))
-            if size <= self._settings.result_bytes:
-                return CompleteJob(job.id, job.lease, progress, result)
-            failure = JobFailed(
-                f"the result has {size} bytes, over the limit of {self._settings.result_bytes}; "
-                "what is large belongs into the job's folder"
-            )
+        if result is not None:
+            return CompleteJob(job.id, job.lease, progress, result)
         if failure is None or isinstance(failure, JobCancelled) or context.stopping:
             return StopJob(job.id, job.lease, progress)
         if isinstance(failure, HeadwaterError):
             error: dict[str, Any] = {
-                **failure.fields,
                 "code": failure.code,
-                "detail": failure.detail,
+                "detail": storable(failure.detail),
                 "retryable": failure.retryable,
             }
+            if _size_of(failure.fields) is not None:
+                error = failure.fields | error
         else:
             log_line.error("job.crashed", job=job.id, type=job.type, exc_info=failure)
-            detail = f"{type(failure).__name__}: {failure}"[:1_000]
+            detail = storable(f"{type(failure).__name__}: {failure}"[:1_000])
             error = {"code": "job_crashed", "detail": detail, "retryable": True}
         retry_us = None
         if error["retryable"]:
@@ -373,6 +383,14 @@ class JobRunner:
 
 def _wish(worker: Worker) -> tuple[int, list[str], str]:
     return worker.size, worker.types, worker.mode
+
+
+def _size_of(value: object) -> int | None:
+    """Bytes it has as JSON; None when it cannot be written as that."""
+    try:
+        return len(_encode(value))
+    except (TypeError, ValueError, ArithmeticError, RecursionError):
+        return None
 
 
 def _first(error: BaseException) -> BaseException:
