@@ -148,16 +148,14 @@ def _alerts(run: Run) -> list[Figure]:
     anyio.run(_make_alerts, folder)
     began = time.perf_counter()
     with Server(folder) as server:
-        while not server.get("/v1/live/statistics")["alerts"]["running"]:
-            time.sleep(0.1)
+        _until_matched(server)
         loaded_seconds = time.perf_counter() - began
         count = int(ALERT_RATE * run.seconds)
         body = list(stream.pieces(_documents("alert", count, 34)))
         with run.watched(server):
             began = time.perf_counter()
             stream.send(server.port, LIBRARY, body, response="errors")
-            while server.get("/v1/live/statistics")["alerts"]["pending_positions"]:
-                time.sleep(0.02)
+            _until_matched(server)
             seconds = time.perf_counter() - began
         told = server.get("/v1/live/statistics")["alerts"]
         memory = server.memory()
@@ -176,6 +174,14 @@ def _alerts(run: Run) -> list[Figure]:
             },
         )
     ]
+
+
+def _until_matched(server: Server) -> None:
+    while True:
+        alerts = server.get("/v1/live/statistics")["alerts"]
+        if alerts["running"] and not alerts["pending_positions"]:
+            return
+        time.sleep(0.02)
 
 
 async def _make_alerts(folder: Path) -> None:

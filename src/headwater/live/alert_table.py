@@ -19,7 +19,7 @@ from headwater.live.judge import Judge, Read
 from headwater.live.scoring import Chunks, best_of_documents, candidates
 from headwater.live.standing import NO_SCORES, Wanted
 from headwater.live.step import PENDING, Told
-from headwater.model import Alert, Change, Metric, Rows, Vectors, chunk_id
+from headwater.model import Alert, Change, Metric, Position, Rows, Vectors, chunk_id
 from headwater.search import scores
 from headwater.search.rowsets import NO_ROWS
 from headwater.store.alert_commands import Match
@@ -57,6 +57,12 @@ class AlertTable:
         self._slots[alert.id] = self._block.put(
             Entry(alert.row, alert.position), wanted, _NOTHING, self._filters.take(filter)
         )
+
+    def holds(self, id: str | None, position: Position) -> bool:
+        """Whether it has that alert as it is at `position`, or later."""
+        slot = self._slots.get(id or "")
+        entry = None if slot is None else self._block.owners[slot]
+        return entry is not None and entry.position >= position
 
     def remove(self, id: str) -> None:
         slot = self._slots.pop(id, None)

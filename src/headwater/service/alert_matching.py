@@ -206,7 +206,18 @@ class AlertMatching:
         )
 
     async def _change_alerts(self, changes: Sequence[Change]) -> None:
-        """Take them as the store has them; one changed again later will be taken again then."""
+        """Take them as the store has them; one changed again later will be taken again then.
+
+        Those loaded at the beginning are newer than what the log tells of them first.
+        """
+        tables = self._tables.values()
+        changes = [
+            change
+            for change in changes
+            if not any(table.holds(change.subject, change.position) for table in tables)
+        ]
+        if not changes:
+            return
         ids = [change.subject for change in changes if change.subject]
         found, libraries = await self._log.store.read(partial(_alerts_by_id, ids=ids))
 
