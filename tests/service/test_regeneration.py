@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import numpy as np
 import pytest
 from service.job_house import Fault, JobHouse, job_house
@@ -18,6 +19,7 @@ from headwater.errors import InvalidJob, LibraryRegenerated, RegenerationRunning
 from headwater.model import Library
 from headwater.service.job_types import regenerate_embeddings
 from headwater.service.job_types.regenerate_embeddings import RegenerateEmbeddings
+from headwater.service.live import LiveQuery, Watch
 from headwater.service.query import Query
 from headwater.store.base import DeleteDocuments, PutDocuments, Reader
 from headwater.store.job_commands import CancelJob
@@ -287,3 +289,41 @@ async def test_wrong_parameters_are_named(tmp_path: Path) -> None:
             with pytest.raises(InvalidJob) as caught:
                 await handler.check(params, which)
             assert caught.value.fields["path"] == "params.embedder"
+
+
+async def test_a_live_query_ends_and_comes_back_to_a_snapshot_of_the_new_scores(
+    tmp_path: Path,
+) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home)
+        live, query = home.parts.live, LiveQuery(query="first of 7", k=3)
+
+        async def end(watch: Watch) -> None:
+            while True:
+                await events(watch)
+
+        async def events(watch: Watch) -> list[Any]:
+            while (deltas := await watch.take()) is None:
+                await watch.wait()
+            return [(event.event, msgspec.json.decode(event.data)) for event in deltas.events]
+
+        with anyio.fail_after(30):
+            async with live.watch(library, query) as watch:
+                (_, old), _ = await events(watch)
+                job = await home.submit(handler, {"embedder": "letters:64"}, library)
+                assert (await home.run(handler, job)).status == "completed"
+                with pytest.raises(LibraryRegenerated):
+                    await end(watch)
+            now = await vectors_are(home, library, "letters:64")
+            async with live.watch(now, query, after=old["cursor"]) as watch:
+                (reset, why), (snapshot, new), (ready, _) = await events(watch)
+        assert (reset, snapshot, ready) == ("reset", "snapshot", "ready")
+        assert (why["code"], why["reason"]) == ("cursor_expired", "regenerated")
+        searched = await home.parts.search.search(
+            now, Query(query="first of 7", k=3, mode="vector", exact=True)
+        )
+        assert [(hit["document_id"], hit["score"]) for hit in new["results"]] == [
+            (hit.passage.document_id, hit.score) for hit in searched.hits
+        ]
+        assert [hit["score"] for hit in new["results"]] != [hit["score"] for hit in old["results"]]

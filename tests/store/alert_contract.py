@@ -17,7 +17,7 @@ from headwater.store.alert_commands import (
     TellMatches,
     UpdateAlert,
 )
-from headwater.store.base import DeleteLibrary, SweepLibraries
+from headwater.store.base import DeleteLibrary, SweepLibraries, TrimLog
 
 
 async def make(opened: Opened, library: Library, id: str, most: int = 100) -> Alert:
@@ -109,6 +109,25 @@ class AlertContract:
             }
             await store.write(DeleteAlert(library.number, "two"))
             assert await store.write(TellMatches(Place(at + 9), [match(two, at + 9)])) == 0
+
+    async def test_the_log_is_trimmed_no_further_than_alerts_are_matched(
+        self, backend: Backend
+    ) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            alert = await make(opened, library, "one")
+            last = alert.position
+            for number in range(5):
+                (written,) = await store.write(put(library, draft(f"d{number}", "a")))
+                last = written.position
+            everything = TrimLog(before_us=1 << 60, keep=0, limit=1_000)
+            assert await store.write(everything) == alert.position - 1
+            assert await store.write(everything) == alert.position - 1
+            await store.write(TellMatches(Place(alert.position + 2, alert.row), ()))
+            assert await store.write(everything) == alert.position + 2
+            await store.write(DeleteAlert(library.number, "one"))
+            assert await store.write(everything) == last, "nobody needs it any more"
+            await is_sound(opened)
 
     async def test_alerts_go_with_their_library(self, backend: Backend) -> None:
         async with backend.open() as opened:

@@ -32,6 +32,8 @@ class Gap:
     changes: int = 0
     removed: list[Change] = field(default_factory=list)
     touched: dict[int, Change] = field(default_factory=dict)
+    anew: bool = False
+    """Whether all vectors were made anew in it."""
 
     async def read_on(self, log: Log, most: int) -> bool:
         """Read to the head of the store; False when there are more than `most` changes, or all
@@ -46,8 +48,8 @@ class Gap:
             self.changes += sum(
                 max(1, change.removed.count, change.kept.count) for change in page.changes
             )
-            anew = any(change.type == REGENERATED for change in page.changes)
-            if anew or self.changes > most:
+            self.anew = any(change.type == REGENERATED for change in page.changes)
+            if self.anew or self.changes > most:
                 return False
             for change in page.changes:
                 self._take(change)

@@ -168,7 +168,7 @@ def pieces_of(library_id: str, vectors: Iterable[AddedVectors]) -> list[tuple[Ro
 def regenerated(library: Library) -> LibraryRegenerated:
     return LibraryRegenerated(
         f"the vectors of library {library.name!r} were made anew, and scores are others now; "
-        "open it again without `after`"
+        "open it again"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +26,10 @@ Texts = Lane[tuple[Sequence[int], Library | None], tuple[dict[int, Passage], Pos
 """What is shown of rows, and the head of the log there. With a library their vectors are read, too,
 and `LibraryRegenerated` is raised when those are of another generation than its own."""
 """Reads passages, with vectors if asked, and says where the store was."""
+
+
+Untold = Literal["too_far", "regenerated"]
+"""Why there is no difference: there would be too much to it, or no score is what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,8 @@ class Comeback:
         self._texts = texts
         self._resume_changes = resume_changes
 
-    async def since(self, after: Cursor, told: dict[str, Told]) -> Difference | None:
-        """What makes the hits told at `after` into `told`, hits by id in order; None: too much.
+    async def since(self, after: Cursor, told: dict[str, Told]) -> Difference | Untold:
+        """What makes the hits told at `after` into `told`, hits by id in order, or why not.
 
         Raises `CursorExpired`, and what searches raise.
         """
@@ -56,7 +61,7 @@ class Comeback:
         gap = Gap(self._matcher.library.id, after.position)
         passages = await self._before(gap)
         if passages is None:
-            return None
+            return "regenerated" if gap.anew else "too_far"
         grouped = wanted.grouped
         leaves: dict[str, tuple[Told, Reason]] = {}
         changed: set[str] = set()

@@ -28,7 +28,7 @@ from headwater.live.marks import Reason, reason_of
 from headwater.live.matcher import Matcher
 from headwater.live.standing import Standing
 from headwater.model import Cursor, Library, Passage, Position
-from headwater.service.comeback import Comeback, Texts
+from headwater.service.comeback import Comeback, Difference, Texts, Untold
 from headwater.service.deltas import Deltas, LiveEvent, LiveEventName, Told, event, told_of
 from headwater.service.hits import distance_of
 from headwater.service.render import encode, hit_json
@@ -38,6 +38,10 @@ LARGE = 200
 """Hits; more are put together in a thread."""
 
 
+_UNTOLD: dict[Untold, str] = {
+    "too_far": "too much has changed",
+    "regenerated": "all vectors were made anew, too much",
+}
 Leave = tuple[Told, int, Reason]
 """A hit that is gone, the rank it had (0: nobody knows), and why."""
 Upsert = tuple[LiveEventName, int, Told]
@@ -316,17 +320,17 @@ class Watch:
         if passages is None:
             return None
         told = self._all_told(now, passages)
-        found = None
         try:
             found = await self._comeback.since(after, {one.id: one for one in told.values()})
         except CursorExpired as error:
             self._reset = {"code": error.code, "detail": error.detail, **error.fields}
-        if found is None:
+            found = "too_far"
+        if not isinstance(found, Difference):
             self._reset = self._reset or {
                 "code": CursorExpired.code,
-                "detail": f"too much has changed since {after} to tell the difference; a snapshot "
-                "of what is there now follows",
-                "reason": "too_far",
+                "detail": f"{_UNTOLD[found]} since {after} to tell the difference; a snapshot of "
+                "what is there now follows",
+                "reason": found,
             }
             self._after = None
             return await self._snapshot(now)

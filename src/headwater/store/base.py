@@ -257,7 +257,7 @@ class TrimLog:
     """→ `Position`: the log's new trim point. Removes at most `limit` of the oldest changes.
 
     Removes those older than `before_us`, and the oldest beyond `keep` in number. Never the last
-    one.
+    one, nor what the alerts that there are have not been matched with.
     """
 
     before_us: int

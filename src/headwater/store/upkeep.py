@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from headwater.model import Position
 from headwater.store import schema
+from headwater.store.alert_rows import place_of
 from headwater.store.base import Announce, TrimLog
 from headwater.store.batch_commands import BeginBatch, EndBatch, FailOpenBatches, job_owner
 from headwater.store.migrate import new_log_id
@@ -130,6 +131,9 @@ def trim_log(tx: Transaction, command: TrimLog) -> Position:
     # Positions have no gaps in this store: the keys of what was rolled back are given out again.
     through = max(newest_before(tx.db, command.before_us) or 0, newest - command.keep)
     through = min(through, newest - 1, oldest + command.limit - 1)
+    matched = place_of(tx.db)
+    if matched is not None and tx.db.execute("SELECT 1 FROM alerts LIMIT 1").fetchone():
+        through = min(through, matched.position)
     if through < oldest:
         return trimmed
     tx.db.execute("DELETE FROM changes WHERE position <= ?", [through])
