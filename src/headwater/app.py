@@ -257,7 +257,8 @@ class Parts:
         add(BatchDelete(log, libraries))
         add(RetryEmbeddings(log, libraries, self.embedding, clock))
         add(Retention(log, clock, settings.log))
-        add(RegenerateEmbeddings(libraries, self.embedders, settings.limits))
+        engine = self.engine if self._serving else None
+        add(RegenerateEmbeddings(libraries, self.embedders, engine, settings.limits))
         if self._serving:
             add(IndexRebuild(libraries, clock, self.engine, self.keyword, self.metadata))
             add(IndexOptimize(libraries, clock, self.engine))

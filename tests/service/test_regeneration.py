@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import gc
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
 import numpy as np
 import pytest
+from heard import Heard
 from service.job_house import Fault, JobHouse, job_house
 from service.whole import search_of
 
 from headwater.embed import plugins
-from headwater.errors import InvalidJob, LibraryRegenerated, RegenerationRunning
+from headwater.errors import InvalidJob, JobFailed, LibraryRegenerated, RegenerationRunning
 from headwater.model import Library
+from headwater.search.base import SearchEngine
+from headwater.search.index import VectorIndex
+from headwater.search.loader import Loader
+from headwater.search.view import View
 from headwater.service.job_types import regenerate_embeddings
 from headwater.service.job_types.regenerate_embeddings import RegenerateEmbeddings
 from headwater.service.live import LiveQuery, Watch
 from headwater.service.query import Query
+from headwater.settings import SearchSettings
 from headwater.store.base import DeleteDocuments, PutDocuments, Reader
 from headwater.store.job_commands import CancelJob
 from headwater.store.regeneration_commands import BeginRegeneration, SettleVectors
@@ -40,7 +49,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def handler_of(home: JobHouse) -> RegenerateEmbeddings:
     parts = home.parts
-    return RegenerateEmbeddings(parts.libraries, parts.embedders, parts.settings.limits)
+    return RegenerateEmbeddings(
+        parts.libraries, parts.embedders, parts.engine, parts.settings.limits
+    )
 
 
 def document(number: int) -> dict[str, Any]:
@@ -210,6 +221,94 @@ async def test_streamed_search_that_straddles_the_switch_ends_and_says_so(tmp_pa
         await home.run(handler, await home.submit(handler, {"embedder": "letters:64"}, library))
         with pytest.raises(LibraryRegenerated):
             await anext(pages)
+
+
+class Meanwhile:
+    """Views beside which something happens once those of the next vectors are prepared."""
+
+    def __init__(self, views: SearchEngine, happens: Callable[[], Awaitable[None]]) -> None:
+        self._views = views
+        self._happens = happens
+
+    @asynccontextmanager
+    async def prepared(self, library: Library) -> AsyncIterator[None]:
+        async with self._views.prepared(library):
+            await self._happens()
+            yield
+
+
+def handler_beside(home: JobHouse, happens: Callable[[], Awaitable[None]]) -> RegenerateEmbeddings:
+    parts = home.parts
+    engine = cast(SearchEngine, Meanwhile(parts.engine, happens))
+    return RegenerateEmbeddings(parts.libraries, parts.embedders, engine, parts.settings.limits)
+
+
+@pytest.mark.parametrize("embedder", ["letters:256", "letters:64"])
+@pytest.mark.parametrize("late", [0, 512])
+async def test_view_that_was_prepared_answers_from_the_switch_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder: str, late: int
+) -> None:
+    monkeypatch.setattr(regenerate_embeddings, "_LATE", late)
+    # Tiny segments, so that there is something to build.
+    async with job_house(tmp_path, search=SearchSettings(seal_rows=16, exact_rows=0)) as home:
+        library = await filled(home)
+        await vectors_are(home, library, "static")
+        old = await home.parts.engine.rows(library)
+
+        async def write() -> None:
+            await home.put(library, document(100), {"id": "d3", "texts": ["third of 3"]})
+            await home.parts.log.store.write(_delete(library, "d5"))
+            monkeypatch.setattr(Loader, "_scan", None)  # the view is not to be made of the store
+            assert (await home.parts.engine.rows(library)).tolist() != old.tolist()
+
+        handler = handler_beside(home, write)
+        done = await home.run(handler, await home.submit(handler, {"embedder": embedder}, library))
+        assert done.status == "completed", done.error
+        await vectors_are(home, library, embedder)
+        assert [status.reason for status in home.parts.engine.status()] == [None]
+        await home.put(library, document(101))
+        await vectors_are(home, library, embedder)
+
+
+async def test_prepared_view_of_vectors_that_never_are_valid_is_let_go_of(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        library = await filled(home)
+        await vectors_are(home, library, "static")
+        views: list[weakref.ref[VectorIndex]] = []
+
+        async def fail() -> None:
+            views.extend(
+                weakref.ref(one)
+                for one in gc.get_objects()
+                if isinstance(one, VectorIndex) and one.dimension == 64
+            )
+            raise JobFailed("it did not work")
+
+        handler = handler_beside(home, fail)
+        job = await home.submit(handler, {"embedder": "letters:64"}, library)
+        done = await home.run(handler, job)
+        assert done.status == "failed"
+        gc.collect()
+        assert views
+        assert {view() for view in views} == {None}
+        await vectors_are(home, library, "static")
+
+
+async def test_view_that_cannot_be_prepared_is_made_after_the_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    async def full(self: Loader, view: View) -> None:
+        raise OSError("No space left on device")
+
+    async with job_house(tmp_path) as home:
+        library = await filled(home)
+        await vectors_are(home, library, "static")
+        monkeypatch.setattr(Loader, "prepare", full)
+        handler = handler_of(home)
+        job = await home.submit(handler, {"embedder": "letters:64"}, library)
+        assert (await home.run(handler, job)).status == "completed"
+        await heard.line("view.not_prepared")
+        await vectors_are(home, library, "letters:64")
 
 
 def _delete(library: Library, id: str) -> Any:

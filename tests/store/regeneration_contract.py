@@ -12,7 +12,7 @@ from store.reading import data, is_sound, whole_log
 
 from headwater.errors import LibraryRegenerated, RegenerationRunning
 from headwater.model import Library, Vectors
-from headwater.store.base import PutDocuments, Reader
+from headwater.store.base import DeleteDocuments, PutDocuments, Reader
 from headwater.store.job_commands import CancelJob
 from headwater.store.regeneration_commands import (
     BeginRegeneration,
@@ -105,6 +105,36 @@ class RegenerationContract:
                 await is_sound(opened)
             assert await vectors(opened, library) == after
             await is_sound(opened)
+
+    async def test_vectors_in_the_making_are_read_while_their_chunks_are_there(
+        self, backend: Backend
+    ) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            other = await opened.library("other")
+            await store.write(put(library, *(draft(f"d{n}", f"one {n}") for n in range(6))))
+            await store.write(put(other, draft("d0", "one 0")))
+            await submit(opened, new("a"), new("b"))
+            await begin(opened, library)
+            await begin(opened, other, "b")
+            rows = await rows_of(opened, library)
+            await store.write(
+                PutNextVectors(library.number, 1, rows[:4], numbered(rows[:4]), rows[4:5])
+            )
+            theirs = await rows_of(opened, other)
+            await store.write(PutNextVectors(other.number, 1, theirs, numbered(theirs)))
+            await store.write(DeleteDocuments(library.number, ["d1"]))
+            wanted = [rows[0], rows[2], rows[3]]
+
+            async def read(generation: int, after: int, limit: int) -> tuple[list[int], list[Any]]:
+                found, matrix = await store.read(
+                    lambda r: r.next_vectors_after(library.number, generation, after, limit)
+                )
+                return found.tolist(), matrix.tolist()
+
+            assert await read(1, 0, 100) == (wanted, numbered(wanted).tolist())
+            assert (await read(1, wanted[0], 1))[0] == wanted[1:2]
+            assert (await read(1, wanted[-1], 9))[0] == (await read(2, 0, 9))[0] == []
 
     async def test_vectors_of_another_generation_are_refused(self, backend: Backend) -> None:
         async with backend.open() as opened:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -128,6 +129,15 @@ class SearchEngine(ABC):
         """Return when the view was made anew after an `index.rebuilding` change at `position`.
 
         Searches are answered by the old one meanwhile. Raises what keeps it from being made.
+        """
+
+    @abstractmethod
+    def prepared(self, library: Library) -> AbstractAsyncContextManager[None]:
+        """Make a view of vectors that are about to be valid, graphs included, before it is entered.
+
+        `library` is as it will be: with its next generation, embedder and dimension. When that
+        becomes valid inside, the view takes the place of the one that answers until then. It is
+        only made where there is one, and memory for both.
         """
 
     @abstractmethod

@@ -22,12 +22,15 @@ from headwater.search.page import Page, read_page
 from headwater.search.snapshot import Missing, Unusable
 from headwater.search.view import View
 from headwater.settings import SearchSettings
-from headwater.store.base import Reader
+from headwater.store.base import Reader, Snapshot
 from headwater.threads import Pool
 
 _SCAN_ROWS = 4_096
 _GENTLE_ROWS = 512
 """Half a millisecond of the GIL at a time."""
+
+_VectorPage = Callable[..., tuple[Rows, Vectors]]
+"""Of a reader: rows `after` one, rising, at most `limit`, and their vectors."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +86,14 @@ class Loader:
             raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
         view.library = library
         rebuilt = reason
-        if rebuilt is None:
+        begun, view.begun = view.begun, None
+        if begun is not None and begun.library.generation == library.generation:
+            try:
+                await self._go_on(view, begun)
+                await self._replay(view)
+            except CursorExpired:
+                rebuilt = "the log no longer reaches back to where it was prepared"
+        elif rebuilt is None:
             try:
                 await self._restore(view)
                 await self._replay(view)
@@ -126,28 +136,62 @@ class Loader:
         view.position = view.saved_position = position
         view.settled = False
 
+    async def prepare(self, view: View) -> None:
+        """Fill `view`, whose library is as it will be, with vectors that are not valid yet.
+
+        Those of chunks that are gone are left out; what goes from here on is in the log after
+        `view.position`.
+        """
+        library = view.library
+        page = partial(_next_vectors, number=library.number, generation=library.generation)
+        async with self._log.store.snapshot() as held:
+            await self._append(view, held, page, _GENTLE_ROWS)
+            view.position = held.position
+
+    async def _go_on(self, view: View, begun: View) -> None:
+        """Take over what was prepared, with the rows that have come since then.
+
+        A row that is behind its last one and has no vector now never gets one: chunks that are
+        embedded later move to new rows. What was removed since is removed by the replay.
+        """
+        view.index = begun.index
+        async with self._log.store.snapshot() as held:
+            await self._check(view, held)
+            await self._append(view, held, partial(_vectors, number=view.library.number))
+        view.position = begun.position
+        self._is_new(view)
+
     async def _scan(self, view: View, reason: str | None, rows: int = _SCAN_ROWS) -> None:
         view.state = "rebuilding"
         view.reason = reason
-        library = view.library
-        index = view.index = self.empty(library)
+        view.index = self.empty(view.library)
         async with self._log.store.snapshot() as held:
-            now = await held.read(partial(_library, id=view.id))
-            if now is None:
-                raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
-            if now.generation != library.generation:
-                raise Stale(f"the vectors of library {view.id} were made anew")
-            after = 0
-            while True:
-                found, matrix = await held.read(
-                    partial(_vectors, number=library.number, after=after, limit=rows)
-                )
-                if not len(found):
-                    break
-                # In a thread: nobody else sees the index yet.
-                await self._pool.call(index.append, found, matrix)
-                after = int(found[-1])
+            await self._check(view, held)
+            await self._append(view, held, partial(_vectors, number=view.library.number), rows)
             view.position = held.position
+        self._is_new(view)
+
+    async def _check(self, view: View, held: Snapshot) -> None:
+        """Raise when the library is gone there, or its vectors are of another generation."""
+        now = await held.read(partial(_library, id=view.id))
+        if now is None:
+            raise LibraryNotFound(f"library {view.id} is gone", id=view.id)
+        if now.generation != view.library.generation:
+            raise Stale(f"the vectors of library {view.id} were made anew")
+
+    async def _append(
+        self, view: View, held: Snapshot, page: _VectorPage, rows: int = _SCAN_ROWS
+    ) -> None:
+        """Append what comes after the index's last row, `rows` at a time."""
+        index = view.index
+        while True:
+            found, matrix = await held.read(partial(page, after=index.last_row, limit=rows))
+            if not len(found):
+                return
+            # In a thread: nobody else sees the index yet.
+            await self._pool.call(index.append, found, matrix)
+
+    def _is_new(self, view: View) -> None:
         view.changed_at = self._clock.monotonic()
         view.settled = False
         view.dirty = True
@@ -188,3 +232,9 @@ def _library(reader: Reader, id: str) -> Library | None:
 
 def _vectors(reader: Reader, number: int, after: int, limit: int) -> tuple[Rows, Vectors]:
     return reader.vectors_after(number, after, limit)
+
+
+def _next_vectors(
+    reader: Reader, number: int, generation: int, after: int, limit: int
+) -> tuple[Rows, Vectors]:
+    return reader.next_vectors_after(number, generation, after, limit)

@@ -7,13 +7,15 @@ a time; loading and upkeep go on beside them. What it shares with the other kind
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import anyio
 import numpy as np
 import structlog
 
@@ -100,6 +102,8 @@ class LocalViews(Views[View], SearchEngine):
         ]
         self._next_lane = 0
         self._pool = Pool("index-read", 1)
+        self._prepared: dict[str, View] = {}
+        """Filled with vectors that are about to be valid."""
         log.on_news(self._at_once)
 
     # ── Questions ───────────────────────────────────────────────────────────────────────────────
@@ -139,9 +143,7 @@ class LocalViews(Views[View], SearchEngine):
 
     async def warm(self, libraries: Sequence[Library]) -> None:
         for library in libraries:
-            used = sum(view.index.memory_bytes for view in self._slots.values())
-            needed = library.chunks * row_bytes(library.dimension, library.quantization == "int8")
-            if used + needed > self._settings.memory_bytes:
+            if not self._has_room(library):
                 continue
             view = self._open(library)
             await view.done.wait()
@@ -154,6 +156,42 @@ class LocalViews(Views[View], SearchEngine):
     async def renewed(self, library: Library, position: Position) -> ViewStatus:
         view = await self._renewed(library, position)
         return view.status(self._position_of(view))
+
+    @asynccontextmanager
+    async def prepared(self, library: Library) -> AsyncIterator[None]:
+        view = await self._prepare(library)
+        if view is None:
+            yield
+            return
+        self._prepared[library.id] = view
+        try:
+            yield
+            # The view is handed on when the log comes to the switch, a moment after its commit.
+            with anyio.move_on_after(self._settings.max_wait.total_seconds()):
+                await self._applied.wait_past(self._log.head - 1)
+        finally:
+            if self._prepared.get(library.id) is view:
+                del self._prepared[library.id]
+
+    async def _prepare(self, library: Library) -> View | None:
+        """With all its graphs; None when nobody would miss it, or there is no room, or it fails."""
+        old = self._slots.get(library.id)
+        if old is None or not old.ready or not self._has_room(library):
+            return None
+        new = self._slot(library)
+        try:
+            await self._loader.prepare(new)
+            await self._upkeep.build_all(new.index)
+        except Exception:
+            # It is made when the vectors are valid, as it would have been without this.
+            log.exception("view.not_prepared", library=library.id)
+            return None
+        return new
+
+    def _has_room(self, library: Library) -> bool:
+        used = sum(view.index.memory_bytes for view in self._slots.values())
+        needed = library.chunks * row_bytes(library.dimension, library.quantization == "int8")
+        return used + needed <= self._settings.memory_bytes
 
     async def optimize(self, library: Library) -> ViewStatus:
         view = await self._current(library)
@@ -284,12 +322,13 @@ class LocalViews(Views[View], SearchEngine):
 
     def _regenerated(self, library_id: str) -> None:
         """Its vectors are of another generation: the view must not meet them. A new one is begun
-        at once; one that is being loaded sees it by itself."""
+        at once, of what was prepared for it; one that is being loaded sees it by itself."""
+        begun = self._prepared.pop(library_id, None)
         view = self._slots.get(library_id)
         if view is not None and view.ready:
             del self._slots[library_id]
             if self._group is not None:
-                self._open(view.library)
+                self._open(view.library).begun = begun
 
     def _optimize(self, library_id: str) -> None:
         view = self._slots.get(library_id)

@@ -33,6 +33,8 @@ class View(Slot[VectorIndex]):
         self.announced_at = float("-inf")
         self.passes = 0
         """Builds that are left of an optimization."""
+        self.begun: View | None = None
+        """What was prepared for it before its library's vectors became valid."""
 
     @property
     def rows(self) -> int:

@@ -428,6 +428,12 @@ class Reader(AlertReader, JobReader, SessionReader):
         """Chunk rows > `after_row` of a library that have a vector, rising, and their vectors."""
 
     @abstractmethod
+    def next_vectors_after(
+        self, number: int, generation: int, after_row: int, limit: int
+    ) -> tuple[Rows, Vectors]:
+        """As `vectors_after`, of a generation in the making, as far as it has vectors yet."""
+
+    @abstractmethod
     def vectors_of(self, spans: Sequence[tuple[int, int]]) -> tuple[Rows, Vectors]:
         """Vectors of the chunk rows in the `(first, count)` spans that still exist and have one.
 

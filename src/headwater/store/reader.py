@@ -343,6 +343,18 @@ class SqliteReader(SqliteJobReader, Reader):
             library[0],
         )
 
+    def next_vectors_after(
+        self, number: int, generation: int, after_row: int, limit: int
+    ) -> tuple[Rows, Vectors]:
+        return _stacked(
+            self._db.execute(
+                "SELECT n.row, n.vector FROM next_vectors n CROSS JOIN chunks c "
+                "WHERE n.library = ? AND n.generation = ? AND n.row > ? AND n.vector IS NOT NULL "
+                "AND c.row = n.row ORDER BY n.row LIMIT ?",
+                [number, generation, after_row, limit],
+            ).fetchall()
+        )
+
     def vectors_of(self, spans: Sequence[tuple[int, int]]) -> tuple[Rows, Vectors]:
         found: list[tuple[int, bytes]] = []
         vector = self._vector()

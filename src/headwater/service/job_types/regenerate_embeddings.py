@@ -1,13 +1,15 @@
 """`regenerate_embeddings`: the vectors of a library made anew, by another model or the same.
 
 They are made beside the valid ones while reads and writes go on with those, a page and the place
-reached in one transaction. When all are there one small transaction makes them valid
-(`store/regeneration_commands.py`); what was written in the last moment, and what the model does not
-take, is pending from then on. Afterwards they are moved to their place in pieces.
+reached in one transaction. When all are there an index of them is made, and one small transaction
+makes them valid (`store/regeneration_commands.py`); what was written in the last moment, and what
+the model does not take, is pending from then on. Afterwards they are moved to their place in
+pieces.
 """
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from headwater.embed import Embedder, Embedders
 from headwater.errors import EmbedderFailed, HeadwaterError, InvalidJob, RegenerationRefused
 from headwater.jobs.base import JobContext, Params, Result
 from headwater.model import Library
+from headwater.search.base import SearchEngine
 from headwater.service.job_types.params import kept, read
 from headwater.service.libraries import Libraries
 from headwater.settings import LimitSettings
@@ -63,9 +66,17 @@ class RegenerateEmbeddings:
     heavy = True
     needs_library = True
 
-    def __init__(self, libraries: Libraries, embedders: Embedders, limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        libraries: Libraries,
+        embedders: Embedders,
+        engine: SearchEngine | None,
+        limits: LimitSettings,
+    ) -> None:
+        """Without an `engine` no index is made ahead: this process has none."""
         self.libraries = libraries
         self.embedders = embedders
+        self.engine = engine
         self.limits = limits
 
     async def check(self, params: Params, library: Library | None) -> Params:
@@ -122,7 +133,15 @@ class _Regenerate:
             )
             if self._state.generation != made.generation:
                 self._state = State(generation=made.generation)
-            await self._fill(self._model(made))
+            next_library = msgspec.structs.replace(
+                self._library,
+                embedder=made.embedder,
+                embedder_identity=made.embedder_identity,
+                dimension=made.dimension,
+                generation=made.generation,
+            )
+            async with AsyncExitStack() as held:
+                await self._fill(next_library, held)
         context.progress(self._state.done, self._state.done, "moving vectors to their place")
         while await context.write(SettleVectors(_MOVED)):
             failpoints.reach("regenerate.mid_settle")
@@ -134,37 +153,38 @@ class _Regenerate:
             "chunks": self._state.done,
         }
 
-    def _model(self, made: Regeneration) -> Embedder:
-        """Raises `EmbedderMismatch` when it is another than the job has begun with."""
-        return self._type.embedders.bound(
-            msgspec.structs.replace(
-                self._library,
-                embedder=made.embedder,
-                embedder_identity=made.embedder_identity,
-                dimension=made.dimension,
-            )
-        )
+    async def _fill(self, library: Library, held: AsyncExitStack) -> None:
+        """Embed every chunk, and make the vectors valid: `library` is as it is from then on.
 
-    async def _fill(self, model: Embedder) -> None:
-        """Embed every chunk, and make the vectors valid."""
-        context, number = self._context, self._library.number
+        Their index is `held` until they are. Raises `EmbedderMismatch` when the embedder is another
+        than the job has begun with.
+        """
+        context = self._context
+        model = self._type.embedders.bound(library)
         context.progress(self._state.done, self._library.chunks, "embedding")
+        engine = self._type.engine
         while not self._state.switched:
             page = await context.read(self._page)
             if page:
                 await self._embed(model, page)
                 failpoints.reach("regenerate.after_page")
-                continue
-            state = self._state
-            failpoints.reach("regenerate.before_switch")
-            command = SwitchGeneration(number, state.generation, state.row, _LATE)
-            left: int = await context.write(
-                command,
-                state=lambda left, state=state: _saved(  # type: ignore[misc]  # default argument
-                    msgspec.structs.replace(state, switched=left == 0)
-                ),
-            )
-            self._state = msgspec.structs.replace(state, switched=left == 0)
+            elif engine is not None:
+                context.progress(message="making their index")
+                await held.enter_async_context(engine.prepared(library))
+                engine = None  # that was it; what was written meanwhile comes first
+            else:
+                await self._switch()
+
+    async def _switch(self) -> None:
+        """Make the vectors valid, unless there is too much that has none yet."""
+        state = self._state
+        failpoints.reach("regenerate.before_switch")
+        command = SwitchGeneration(self._library.number, state.generation, state.row, _LATE)
+        left: int = await self._context.write(
+            command,
+            state=lambda left: _saved(msgspec.structs.replace(state, switched=left == 0)),
+        )
+        self._state = msgspec.structs.replace(state, switched=left == 0)
 
     def _page(self, reader: Reader) -> list[Text]:
         """The next chunks. Raises `RegenerationRefused` for one without a text."""
