@@ -141,6 +141,11 @@ def test_bad_csv_record_harms_no_other() -> None:
         (b"no gzip at all", "a.ndjson.gz", {}),
         (gzip.compress(NDJSON)[:-100], "a.ndjson.gz", {}),
         (zstandard.compress(NDJSON)[100:], "a.ndjson.zst", {}),
+        (zstandard.compress(NDJSON)[:-1], "a.ndjson.zst", {}),
+        (zstandard.compress(NDJSON) + zstandard.compress(NDJSON)[:-1], "a.ndjson.zst", {}),
+        (zstandard.compress(b"text\nx\n")[:-1], "a.csv.zst", {}),
+        (b"no zstd at all", "a.csv.zst", {}),
+        (b"text\nx\n", "a.csv", {"encoding": "utf-16"}),
         (table({"x": [1]}), "a.parquet", {}),
     ],
 )
@@ -149,6 +154,19 @@ def test_file_that_cannot_be_read_is_refused_as_a_whole(
 ) -> None:
     with pytest.raises(UnreadableFile):
         lines_of(content, name, **options)
+
+
+def test_zstd_frames_one_after_another_are_one_file() -> None:
+    half = len(NDJSON) // 2
+    frames = zstandard.compress(NDJSON[:half]) + zstandard.compress(NDJSON[half:])
+    assert lines_of(frames, "a.ndjson.zst")[0] == lines_of(NDJSON, "a.ndjson")[0]
+
+
+def test_parquet_row_with_a_value_out_of_range_harms_no_other() -> None:
+    times = pyarrow.array([0, 1 << 62, 1], pyarrow.timestamp("us"))
+    lines, _ = lines_of(table({"text": ["a", "b", "c"], "at": times}), "a.parquet")
+    told = [line.body.code if isinstance(line.body, HeadwaterError) else "" for line in lines]
+    assert told == ["", "invalid_document", ""]
 
 
 def test_parquet_values_keep_their_types() -> None:

@@ -53,7 +53,7 @@ class ParquetSource:
             batches = self._file.iter_batches(_ROWS, row_groups=groups, use_threads=False)
             for batch in batches:
                 lines: list[Line] = []
-                for values in batch.to_pylist():
+                for values in _rows(batch):
                     row += 1
                     if row > start.offset:
                         lines.append(Line(row, _line(table, values)))
@@ -65,7 +65,21 @@ class ParquetSource:
         return self._rows
 
 
-def _line(table: Table, values: dict[str, Any]) -> bytes | InvalidDocument:
+def _rows(batch: Any) -> Iterator[dict[str, Any] | InvalidDocument]:
+    """The values of each row; one that Python has no values for harms no other."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, ArithmeticError):  # such as a date after the year 9999
+        for at in range(batch.num_rows):
+            try:
+                yield batch.slice(at, 1).to_pylist()[0]
+            except (ValueError, ArithmeticError) as error:
+                yield InvalidDocument(f"the row has a value that cannot be read ({error})")
+
+
+def _line(table: Table, values: dict[str, Any] | InvalidDocument) -> bytes | InvalidDocument:
+    if isinstance(values, InvalidDocument):
+        return values
     try:
         return table.line(values)
     except InvalidDocument as error:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import csv
 import io
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
+
+import zstandard
 
 from headwater.errors import HeadwaterError, InvalidDocument, LineTooLong, UnreadableFile
 from headwater.service.lines import Line
@@ -54,11 +57,11 @@ class CsvSource:
         lines = CsvLines(text, self._line_bytes, self._delimiter)
         try:
             yield from self._batches(lines, start)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:  # also a UTF-16 that does not say its order
             raise UnreadableFile(
                 f"the file is not {self._encoding} after line {lines.number}; name its `encoding`"
             ) from error
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
             raise UnreadableFile(
                 f"the file cannot be read after line {lines.number} ({error})"
             ) from error

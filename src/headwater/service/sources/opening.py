@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
 from typing import BinaryIO, cast
-
-import zstandard
 
 from headwater.errors import InvalidJob
 from headwater.service.sources.base import COMPRESSIONS, Columns, Format, Source
 from headwater.service.sources.columnar import ParquetSource
 from headwater.service.sources.delimited import CsvSource
 from headwater.service.sources.ndjson import NdjsonSource
+from headwater.service.sources.zstd import ZstdFile
 
 _SUFFIXES: dict[str, Format] = {
     ".ndjson": "ndjson",
@@ -23,7 +23,7 @@ _SUFFIXES: dict[str, Format] = {
     ".tsv": "csv",
     ".parquet": "parquet",
 }
-_WINDOW_BYTES = 8 << 20
+_BUFFER_BYTES = 256 << 10
 
 
 def format_of(name: str, *, path: str) -> Format:
@@ -66,8 +66,7 @@ def open_source(
         if compression == "gzip":
             plain = cast(BinaryIO, opened.enter_context(gzip.GzipFile(fileobj=file)))
         elif compression == "zstd":
-            inflater = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
-            reader = inflater.stream_reader(file, read_across_frames=True, closefd=False)
+            reader = io.BufferedReader(ZstdFile(file), _BUFFER_BYTES)
             plain = cast(BinaryIO, opened.enter_context(reader))
         if format == "ndjson":
             yield NdjsonSource(plain, line_bytes, plain=compression is None)
