@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from server.dial import dial
+
 
 class Conversation:
     """One request and its answer on a connection of its own.
@@ -31,20 +33,14 @@ class Conversation:
         timeout: float = 30.0,
         receive_buffer: int | None = None,
     ) -> None:
-        where = urlsplit(url)
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(timeout)
-        self.socket.connect((where.hostname, where.port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = dial(url, timeout=timeout, receive_buffer=receive_buffer)
         self.chunked = chunked
         self.status = 0
         self.headers: dict[str, str] = {}
         self._buffer = bytearray()
         self._text = bytearray()
         self._ended = False
-        head = [f"{method} {path} HTTP/1.1", f"host: {where.netloc}"]
+        head = [f"{method} {path} HTTP/1.1", f"host: {urlsplit(url).netloc}"]
         head += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if chunked:
             head.append("transfer-encoding: chunked")

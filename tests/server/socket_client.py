@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from server.client import Json
+from server.dial import dial
 from websockets.sync.client import ClientConnection, connect
 
 TEXT, BINARY, CLOSE, PING, PONG, CONTINUATION = 1, 2, 8, 9, 10, 0
@@ -143,12 +144,7 @@ class BareSocket:
         timeout: float = 30.0,
         headers: str = "",
     ) -> None:
-        host, _, port = url.removeprefix("http://").partition(":")
-        self.socket = socket.socket()
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(timeout)
-        self.socket.connect((host, int(port)))
+        self.socket = dial(url, timeout=timeout, receive_buffer=receive_buffer)
         self.head = b""
         self._rest = b""
         if handshake:
@@ -156,7 +152,7 @@ class BareSocket:
             path = f"/v1/libraries/{quote(library, safe='')}/ws"
             self.socket.sendall(
                 (
-                    f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
+                    f"GET {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nUpgrade: websocket\r\n"
                     f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                     f"Sec-WebSocket-Key: {key}\r\n{headers}\r\n"
                 ).encode()

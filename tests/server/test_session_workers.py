@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def process_id(server: Server, name: str) -> int:
         if mark in [file.path for file in worker.open_files()]:
             return int(worker.pid)
     raise AssertionError(f"no worker holds {mark}")
+
+
+def until_all(people: Iterable[Guest], true: Callable[[Guest], bool]) -> None:
+    """Wait until it is true for each of them."""
+    for person in people:
+        person.until(partial(true, person))
 
 
 @pytest.fixture
@@ -70,8 +77,8 @@ def test_people_on_two_workers_share_everything(two_workers: tuple[Server, list[
     assert stale["current"]["revision"] == 1
     other.until(lambda: other.query["revision"] == 1)
     other.do("revise", base_revision=1, query=None)
+    until_all(people, lambda person: person.query["revision"] == 2)
     for person in people:
-        person.until(lambda person=person: person.query["revision"] == 2)  # type: ignore[misc]
         assert person.people == first.people
     for sender in (first, other):
         for person in people:
@@ -83,8 +90,7 @@ def test_people_on_two_workers_share_everything(two_workers: tuple[Server, list[
     left = next(person for person in people if person not in (first, other))
     left.cut()
     rest = [person for person in people if person is not left]
-    for person in rest:
-        person.until(lambda person=person: len(person.people) == len(rest))  # type: ignore[misc]
+    until_all(rest, lambda person: len(person.people) == len(rest))
 
 
 def test_the_people_of_a_killed_worker_have_left_within_seconds(
@@ -96,8 +102,7 @@ def test_the_people_of_a_killed_worker_have_left_within_seconds(
     os.kill(process_id(server, dead), signal.SIGKILL)
     alive = [person for person in people if person.process != dead]
     alive_ids = {person.person_id for person in alive}
-    for person in alive:
-        person.until(lambda person=person: person.people.keys() == alive_ids)  # type: ignore[misc]
+    until_all(alive, lambda person: person.people.keys() == alive_ids)
     reasons = {
         frame["event"]["data"]["reason"]
         for frame in survivor.frames
