@@ -31,6 +31,7 @@ from headwater.api.embedders import embedder_routes
 from headwater.api.events import event_routes
 from headwater.api.health import health_routes
 from headwater.api.job_events import JobEvents
+from headwater.api.job_files import job_file_routes
 from headwater.api.job_types import job_type_routes
 from headwater.api.jobs import job_routes
 from headwater.api.libraries import library_routes
@@ -397,16 +398,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(documents)
     app.include_router(delete_routes(parts.log, parts.libraries, parts.deletions, settings.limits))
     app.include_router(embedder_routes(parts.embedders))
-    app.include_router(
-        job_type_routes(
-            parts.log,
-            parts.jobs,
-            parts.uploads,
-            clock,
-            settings.limits,
-            stall=settings.feeds.stall,
-        )
-    )
+    app.include_router(job_type_routes(parts.log, parts.jobs, parts.uploads, settings.limits))
+    app.include_router(job_file_routes(parts.jobs, stall=settings.feeds.stall))
     app.include_router(
         job_routes(parts.log, parts.jobs, parts.job_events, settings.jobs, settings.limits)
     )

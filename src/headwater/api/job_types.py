@@ -1,9 +1,11 @@
-"""`/v1/jobs/batch-import` and the others: jobs by their type, files in and out."""
+"""`/v1/jobs/batch-import` and the others: jobs by their type.
+
+The fields of a type stand beside those that all jobs have. An import may also be sent as a file.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -11,7 +13,6 @@ from starlette.responses import Response
 
 from headwater.api import openapi, wire
 from headwater.api.body import check_encoding, decode, decoded, read_body
-from headwater.api.download import Download
 from headwater.api.job_type_wire import (
     DeleteInput,
     ExportInput,
@@ -22,17 +23,14 @@ from headwater.api.job_type_wire import (
 )
 from headwater.api.job_wire import JobJson
 from headwater.changes import Log
-from headwater.clock import Clock
-from headwater.errors import FileExpired, FileMissing, InvalidJob
-from headwater.model import Job
+from headwater.errors import InvalidJob
 from headwater.service.export_files import MEDIA_TYPES
-from headwater.service.job_types.batch_export import EXPORT
-from headwater.service.job_types.batch_import import ERRORS, SENT
+from headwater.service.job_types.batch_import import SENT
 from headwater.service.jobs import Jobs, Submission, job_json
 from headwater.service.sources import Format
 from headwater.service.uploads import Uploads
 from headwater.settings import LimitSettings
-from headwater.threads import Pool
+from headwater.store.job_commands import Enqueued
 
 BY_MEDIA_TYPE: dict[str, Format] = {
     "application/x-ndjson": "ndjson",
@@ -44,33 +42,71 @@ BY_MEDIA_TYPE: dict[str, Format] = {
 }
 PARQUET = MEDIA_TYPES["parquet"]
 
-
 _COMMON = frozenset(TypedInput.__struct_fields__)
 
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "batch_import": {"library": "notes", "documents": [{"id": "n-1", "text": "Call Ada."}]},
-    "batch_export": {"library": "notes", "format": "parquet", "include": ["vectors"]},
-    "batch_delete": {"library": "notes", "filter": {"year": {"$lt": 2020}}},
-    "index_rebuild": {"library": "notes"},
-    "index_optimize": {"library": "notes"},
-    "regenerate_embeddings": {"library": "notes", "embedder": "static"},
-}
+_EXAMPLE = {"library": "notes", "documents": [{"id": "n-1", "text": "Call Ada."}]}
+
+
+class _Typed(NamedTuple):
+    """A type whose route takes a JSON body and nothing else."""
+
+    name: str
+    shape: type[TypedInput]
+    summary: str
+    description: str
+    example: dict[str, Any]
+
+
+_TYPED = (
+    _Typed(
+        "batch_export",
+        ExportInput,
+        "Export a library as a job",
+        "NDJSON, CSV or Parquet, of one moment; also with chunks and vectors. The file is at "
+        "`/v1/jobs/{id}/download` for a time.",
+        {"library": "notes", "format": "parquet", "include": ["vectors"]},
+    ),
+    _Typed(
+        "batch_delete",
+        DeleteInput,
+        "Delete documents as a job",
+        "Those that meet `filter` (`{}`: all), or those named by `ids`.",
+        {"library": "notes", "filter": {"year": {"$lt": 2020}}},
+    ),
+    _Typed(
+        "index_rebuild",
+        IndexInput,
+        "Make a library's indexes anew as a job",
+        "From the store, in every process; searches go on with the old ones.",
+        {"library": "notes"},
+    ),
+    _Typed(
+        "index_optimize",
+        IndexInput,
+        "Put a library's indexes in order as a job",
+        "Merge what can be merged, drop what is deleted.",
+        {"library": "notes"},
+    ),
+    _Typed(
+        "regenerate_embeddings",
+        RegenerateInput,
+        "Make a library's vectors anew as a job",
+        "By another `embedder` or `dimension`, or the same: beside the valid ones, which they "
+        "replace all at once. Searches and writes go on.",
+        {"library": "notes", "embedder": "static"},
+    ),
+)
 
 
 def job_type_routes(
     log: Log,
     jobs: Jobs,
     uploads: Uploads,
-    clock: Clock,
     limits: LimitSettings,
-    *,
-    stall: timedelta,
 ) -> APIRouter:
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-    pool = Pool("downloads", 4)
 
-    async def submitted(submission: Submission, id: str | None = None) -> Response:
-        found = await jobs.submit(submission, id=id)
+    def answered(found: Enqueued) -> Response:
         return wire.json_response(
             job_json(found.job, log.store.log_id),
             202 if found.created else 200,
@@ -106,7 +142,7 @@ def job_type_routes(
         openapi_extra=described(
             (
                 "application/json",
-                {"schema": openapi.ref(ImportInput), "example": EXAMPLES["batch_import"]},
+                {"schema": openapi.ref(ImportInput), "example": _EXAMPLE},
             ),
             (openapi.NDJSON, {"schema": {"type": "string"}}),
             ("text/csv", {"schema": {"type": "string"}}),
@@ -137,7 +173,8 @@ def job_type_routes(
     ) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in ("", "application/json") and format is None:
-            return await submitted(await _given(request, "batch_import", ImportInput, limits))
+            given = await _given(request, "batch_import", ImportInput, limits)
+            return answered(await jobs.submit(given))
         found = format or BY_MEDIA_TYPE.get(kind)
         if found is None:
             raise InvalidJob(
@@ -189,148 +226,27 @@ def job_type_routes(
             raise
         if made.job.id != id:
             await uploads.remove(jobs.folder_of(id))
-        return wire.json_response(
-            job_json(made.job, log.store.log_id),
-            202 if made.created else 200,
-            {"location": f"/v1/jobs/{made.job.id}"},
+        return answered(made)
+
+    def typed_route(typed: _Typed) -> None:
+        async def submit(request: Request) -> Response:
+            given = await _given(request, typed.name, typed.shape, limits)
+            return answered(await jobs.submit(given))
+
+        router.add_api_route(
+            "/" + typed.name.replace("_", "-"),
+            submit,
+            methods=["POST"],
+            name=typed.name,
+            summary=typed.summary,
+            description=typed.description,
+            openapi_extra=openapi.body(typed.shape, typed.example),
+            responses=queued(400, 413),
+            status_code=202,
         )
 
-    @router.post(
-        "/batch-export",
-        summary="Export a library as a job",
-        description=(
-            "NDJSON, CSV or Parquet, of one moment; also with chunks and vectors. The file is at "
-            "`/v1/jobs/{id}/download` for a time."
-        ),
-        openapi_extra=openapi.body(ExportInput, EXAMPLES["batch_export"]),
-        responses=queued(400, 413),
-        status_code=202,
-    )
-    async def batch_export(request: Request) -> Response:
-        return await submitted(await _given(request, "batch_export", ExportInput, limits))
-
-    @router.post(
-        "/batch-delete",
-        summary="Delete documents as a job",
-        description="Those that meet `filter` (`{}`: all), or those named by `ids`.",
-        openapi_extra=openapi.body(DeleteInput, EXAMPLES["batch_delete"]),
-        responses=queued(400, 413),
-        status_code=202,
-    )
-    async def batch_delete(request: Request) -> Response:
-        return await submitted(await _given(request, "batch_delete", DeleteInput, limits))
-
-    @router.post(
-        "/index-rebuild",
-        summary="Make a library's indexes anew as a job",
-        description="From the store, in every process; searches go on with the old ones.",
-        openapi_extra=openapi.body(IndexInput, EXAMPLES["index_rebuild"]),
-        responses=queued(400, 413),
-        status_code=202,
-    )
-    async def index_rebuild(request: Request) -> Response:
-        return await submitted(await _given(request, "index_rebuild", IndexInput, limits))
-
-    @router.post(
-        "/index-optimize",
-        summary="Put a library's indexes in order as a job",
-        description="Merge what can be merged, drop what is deleted.",
-        openapi_extra=openapi.body(IndexInput, EXAMPLES["index_optimize"]),
-        responses=queued(400, 413),
-        status_code=202,
-    )
-    async def index_optimize(request: Request) -> Response:
-        return await submitted(await _given(request, "index_optimize", IndexInput, limits))
-
-    @router.post(
-        "/regenerate-embeddings",
-        summary="Make a library's vectors anew as a job",
-        description=(
-            "By another `embedder` or `dimension`, or the same: beside the valid ones, which they "
-            "replace all at once. Searches and writes go on."
-        ),
-        openapi_extra=openapi.body(RegenerateInput, EXAMPLES["regenerate_embeddings"]),
-        responses=queued(400, 413),
-        status_code=202,
-    )
-    async def regenerate_embeddings(request: Request) -> Response:
-        return await submitted(
-            await _given(request, "regenerate_embeddings", RegenerateInput, limits)
-        )
-
-    @router.get(
-        "/{id}/download",
-        summary="Download the file of an export",
-        description="Ranges are given (`Range`, `If-Range`); the `ETag` is that of the content.",
-        responses=openapi.answers(
-            {
-                200: ("The file.", {"application/octet-stream": {}}),
-                206: ("A range of it.", {"application/octet-stream": {}}),
-            },
-            404,
-            410,
-            416,
-        ),
-    )
-    async def download(id: str, request: Request) -> Response:
-        job = await jobs.get(id)
-        made = _made(job)
-        suffix = made["file"].partition(".")[2]
-        path = jobs.folder_of(job.id) / f"{EXPORT}.{suffix}"
-        if not await pool.call(path.exists):
-            raise FileExpired(
-                f"the file was kept until {made['expires_at']}; export again", job_id=job.id
-            )
-        return await pool.call(
-            lambda: Download(
-                path,
-                headers=request.headers,
-                etag=f'"{made["sha256"][:32]}"',
-                name=made["file"],
-                media_type=MEDIA_TYPES[made["format"]],
-                pool=pool,
-                stall=stall,
-            )
-        )
-
-    @router.get(
-        "/{id}/errors",
-        summary="Download the errors of an import",
-        description="NDJSON: `line`, `id`, `error` of each line that failed so far.",
-        responses=openapi.answers(
-            {
-                200: (
-                    "The errors.",
-                    openapi.lines(
-                        '{"line":3,"id":null,"error":{"code":"invalid_json",'
-                        '"detail":"not a JSON object: …","retryable":false}}\n'
-                    ),
-                )
-            },
-            404,
-        ),
-    )
-    async def errors(id: str, request: Request) -> Response:
-        job = await jobs.get(id)
-        if job.type != "batch_import":
-            raise FileMissing(f"a {job.type} job has no errors of lines; look at its `error`")
-        size = (job.saved or {}).get("error_bytes", 0)
-        path = jobs.folder_of(job.id) / ERRORS
-        if not size or not await pool.call(path.exists):
-            return Response(b"", media_type=openapi.NDJSON)
-        return await pool.call(
-            lambda: Download(
-                path,
-                headers=request.headers,
-                etag=f'"{job.id}-{size}"',
-                name=f"{job.id}-{ERRORS}",
-                media_type=openapi.NDJSON,
-                pool=pool,
-                stall=stall,
-                size=size,
-            )
-        )
-
+    for typed in _TYPED:
+        typed_route(typed)
     return router
 
 
@@ -345,14 +261,3 @@ async def _given(
     }
     common = {name: value for name, value in fields.items() if name in _COMMON}
     return Submission(type, params=params, **common)
-
-
-def _made(job: Job) -> dict[str, Any]:
-    """What the export has made. Raises `FileMissing`."""
-    if job.type != "batch_export":
-        raise FileMissing(f"a {job.type} job leaves no file to be downloaded")
-    if job.status != "completed" or job.result is None:
-        raise FileMissing(
-            f"the export is {job.status}; its file is there once it is completed", job_id=job.id
-        )
-    return job.result
