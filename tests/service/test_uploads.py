@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from headwater.errors import BodyTooLarge, DiskFull
+from headwater.errors import BodyTooLarge, DiskFull, JobFailed
 from headwater.service.uploads import Uploads
 
 pytestmark = pytest.mark.anyio
@@ -39,4 +40,18 @@ async def test_full_disk_says_so_and_leaves_nothing(tmp_path: Path, size: int) -
     with pytest.raises(DiskFull) as caught:
         await Uploads(1 << 22).keep(body(b"x" * size), tmp_path / "one", "/dev/full")
     assert caught.value.retryable
+    assert os.listdir(tmp_path) == []
+
+
+async def test_body_that_fits_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """The system writes what has room, says so by the count, and raises at the next write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, before[1]))
+    try:
+        with pytest.raises(JobFailed):
+            await Uploads(1 << 23).keep(
+                body(b"x" * (2 << 20), b"y" * ((2 << 20) - 1)), tmp_path / "one", "source"
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.listdir(tmp_path) == []

@@ -63,7 +63,7 @@ class Uploads:
             held_bytes += len(piece)
             if held_bytes >= _WRITE_BYTES:
                 with told():
-                    await self._pool.call(file.write, b"".join(held))
+                    await self._pool.call(_write, file, b"".join(held))
                 held.clear()
                 held_bytes = 0
         with told():
@@ -76,8 +76,14 @@ def _create(folder: Path, name: str) -> IO[bytes]:
     return (folder / name).open("wb", buffering=0)
 
 
+def _write(file: IO[bytes], data: bytes) -> None:
+    left = memoryview(data)
+    while left:  # a disk that is nearly full takes a part, and refuses the rest
+        left = left[file.write(left) :]
+
+
 def _finish(file: IO[bytes], rest: bytes) -> None:
-    file.write(rest)
+    _write(file, rest)
     os.fsync(file.fileno())
 
 
