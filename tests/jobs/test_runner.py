@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +17,7 @@ from store.reading import data
 from headwater.errors import JobFailed
 from headwater.jobs import JobContext, Result
 from headwater.model import Change
+from headwater.store import DataFolder
 from headwater.store.job_commands import ChangeWorkers, ClaimJobs, ReapJobs
 
 pytestmark = pytest.mark.anyio
@@ -287,6 +290,26 @@ async def test_a_job_claimed_by_an_answer_that_never_came_is_given_back(tmp_path
         await opened.log.store.write(claim)
         job = await opened.until(id, "queued")
         assert job.attempt == 0
+
+
+async def test_a_process_without_files_to_spare_goes_on_looking_for_the_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive, refused = DataFolder.alive, 0
+
+    def scarce(folder: DataFolder) -> set[str]:
+        nonlocal refused
+        if refused < 3:
+            refused += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return alive(folder)
+
+    monkeypatch.setattr(DataFolder, "alive", scarce)
+    async with pool(tmp_path, size=0) as opened:
+        (id,) = await opened.submit("nothing")
+        await opened.log.store.write(ClaimJobs("ended", ["nothing"], 1, opened.runner.until_us()))
+        await opened.until(id, "queued")
+        assert refused == 3
 
 
 @pytest.mark.parametrize(

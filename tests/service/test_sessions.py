@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -315,6 +317,27 @@ async def test_people_of_a_silent_process_are_taken_out(tmp_path: Path) -> None:
         await ann.sees("Ann")
         assert "silent" in parts.folder.alive()
         silent.release()
+
+
+async def test_a_process_without_files_to_spare_goes_on_looking_for_the_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open sockets are no reason to end them all."""
+    async with processes(tmp_path, 1, reap_every=0.05) as (parts,), joined(parts, "Ann") as ann:
+        alive, refused = parts.folder.alive, 0
+
+        def scarce() -> set[str]:
+            nonlocal refused
+            if refused < 3:
+                refused += 1
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return alive()
+
+        monkeypatch.setattr(parts.folder, "alive", scarce)
+        await parts.log.store.write(join(None, "Bob", process="ended", lease_us=1 << 60))
+        await ann.sees("Ann", "Bob")
+        await ann.sees("Ann")
+        assert refused == 3
 
 
 async def test_a_leaving_that_the_store_did_not_take_is_told_later(

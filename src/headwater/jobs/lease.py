@@ -62,8 +62,8 @@ class Leases:
         while True:
             try:
                 await self._reap_once()
-            except StoreFailed as error:
-                log_line.warning("jobs.not_reaped", detail=error.detail)
+            except (StoreFailed, OSError) as error:  # also when there is no file to spare
+                log_line.warning("jobs.not_reaped", detail=str(error))
             await anyio.sleep(self._settings.reap_every.total_seconds())
 
     async def _reap_once(self) -> None:

@@ -114,8 +114,8 @@ class Presence:
                 try:
                     self._bus.sweep(self._folder.alive)
                     await self._reap_once()
-                except Unavailable as error:
-                    log_line.warning("sessions.not_reaped", detail=error.detail)
+                except (Unavailable, OSError) as error:  # also when there is no file to spare
+                    log_line.warning("sessions.not_reaped", detail=str(error))
             await anyio.sleep(self._settings.reap_every.total_seconds())
 
     async def _reap_once(self) -> None:
