@@ -290,9 +290,8 @@ class Watch:
             one = self._told_of(passages[row], now.scores[rank - 1])
             had = leaving.pop(one.id, None) is not None or row in told
             upserts.append(("update" if had else "enter", rank, one))
-        leaves = [
-            (one, self._order.index(one.row) + 1, reasons[one.row]) for one in leaving.values()
-        ]
+        ranks = {row: rank for rank, row in enumerate(self._order, 1) if row in reasons}
+        leaves = [(one, ranks[one.row], reasons[one.row]) for one in leaving.values()]
         return leaves, upserts
 
     def _tell_changes(
