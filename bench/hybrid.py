@@ -15,35 +15,32 @@ CONNECTIONS = 8
 
 def measure(run: Run) -> list[Figure]:
     prepared = run.prepared()
-    with Server(prepared.folder) as server:
-        done = {mode: _load(run, server, mode) for mode in ("hybrid", "keyword")}
-    details = {"chunks": prepared.documents, "connections": CONNECTIONS}
-    hybrid, keyword = done["hybrid"], done["keyword"]
-    return [
-        Figure(
-            "hybrid search",
-            hybrid.per_second,
-            "requests/s",
-            700,
-            "at least",
-            {
-                **details,
-                **percentiles_ms(hybrid.latencies),
-                "keyword_alone_requests_per_second": round(keyword.per_second),
-                **{f"keyword_{key}": ms for key, ms in percentiles_ms(keyword.latencies).items()},
-            },
-        )
-    ]
+    figures = []
+    for workers, called in ((1, ""), (2, ", two workers")):
+        with Server(prepared.folder, workers=workers) as server:
+            hybrid = _load(run, server, "hybrid")
+            keyword = _load(run, server, "keyword")
+        details = {
+            "chunks": prepared.documents,
+            "connections": CONNECTIONS,
+            "workers": workers,
+            **percentiles_ms(hybrid.latencies),
+            "keyword_alone_requests_per_second": round(keyword.per_second),
+            **{f"keyword_{key}": ms for key, ms in percentiles_ms(keyword.latencies).items()},
+        }
+        name = f"hybrid search{called}"
+        figures.append(Figure(name, hybrid.per_second, "requests/s", 700, "at least", details))
+    return figures
 
 
 def _load(run: Run, server: Server, mode: str) -> load.Load:
     encoded = [
         search_request(LIBRARY, search_body(query, mode=mode)) for query in corpus.queries(40_000)
     ]
-    load.run(lambda: load.closed(server.port, encoded[:200], connections=CONNECTIONS))
+    load.run(lambda: load.closed(server.port, encoded[:400], connections=CONNECTIONS))
     with run.watched(server):
         return load.run(
             lambda: load.closed(
-                server.port, encoded[200:], connections=CONNECTIONS, seconds=run.seconds
+                server.port, encoded[400:], connections=CONNECTIONS, seconds=run.seconds
             )
         )

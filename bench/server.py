@@ -47,8 +47,9 @@ def settle(pids: Sequence[int], *, at_most: float) -> float:
 class Server:
     """`with Server(folder) as server`: ready on entering, stopped gracefully on leaving."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, workers: int = 1) -> None:
         self.folder = folder
+        self._workers = workers
         self.port = 0
         self.ready_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,6 +63,7 @@ class Server:
         self.port = free_port()
         command = [sys.executable, "-m", "headwater", "serve", "--data", str(self.folder)]
         command += ["--port", str(self.port), "--log-level", "warning"]
+        command += ["--workers", str(self._workers)]
         log = self.folder.parent / f"{self.folder.name}.log"
         started = time.perf_counter()
         with log.open("ab") as said:
@@ -95,7 +97,11 @@ class Server:
     def _is_ready(self) -> bool:
         try:
             with Connection(self.port) as connection:
-                return connection.call("GET", "/ready")[0] == 200
+                if connection.call("GET", "/ready")[0] != 200:
+                    return False
+                if self._workers == 1:
+                    return True
+                return len(connection.json("GET", "/v1/workers")["workers"]) == self._workers
         except OSError:
             return False
 
