@@ -1,8 +1,8 @@
 """Search by meaning, 8 connections: at rest, and while a stream brings 1,000 documents a second.
 
 By one process, which its interpreter lock keeps from using both cores, and by two workers. Recall
-is taken at once after the stream, when part of the index still waits to be built, and again at rest;
-each time against the server's own exact answers.
+is taken at once after the stream, when part of the index still waits to be built, and again at
+rest; each time against the server's own exact answers.
 """
 
 from __future__ import annotations
