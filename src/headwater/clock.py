@@ -9,8 +9,10 @@ import os
 import random
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -57,4 +59,5 @@ class SystemClock:
 
 def rfc3339(us: int) -> str:
     """Microseconds since the epoch as RFC 3339 in UTC, always with six decimals and `Z`."""
-    return datetime.fromtimestamp(us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Whole numbers all the way: as a float, the last microsecond of 9999 is in the year 10000.
+    return (EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -94,6 +94,7 @@ def test_what_is_wrong_is_refused_with_its_place(http: httpx.Client) -> None:
         ("max_attempts", 0),
         ("not_before", "tomorrow"),
         ("not_before", "2026-11-28T03:00:00"),
+        ("not_before", "9999-12-31T23:59:59-01:00"),
         ("idempotency_key", ""),
     ):
         refused(post("/v1/jobs", json={"type": "count", name: value}), 422, "invalid_job", name)
@@ -170,6 +171,14 @@ def test_a_running_job_is_cancelled_and_its_stream_ends(http: httpx.Client) -> N
     assert http.delete(f"/v1/jobs/{id}").json()["status"] == "cancelled"
     (last,) = [event for event in told if event.event == "job.cancelled"]
     assert told[-1].data["cursor"] == last.id
+
+
+def test_a_job_for_the_last_moment_there_is_can_be_shown_and_listed(http: httpx.Client) -> None:
+    last = "9999-12-31T23:59:59.999999Z"
+    id = submit(http, "nothing", not_before=last)["job_id"]
+    assert stands(http, id)["not_before"] == last
+    assert id in {job["job_id"] for job in http.get("/v1/jobs").json()["jobs"]}
+    http.post(f"/v1/jobs/{id}/cancel")
 
 
 def test_a_waiting_job_is_cancelled_at_once(http: httpx.Client) -> None:
@@ -274,6 +283,8 @@ def test_an_interval_fires_again_and_again(http: httpx.Client) -> None:
         {"cron": "0 3 * * *", "timezone": "Mars/Base"},
         {"every_seconds": 0.1},
         {"cron": "0 3 * * *", "first_at": "2026-11-28T03:00:00Z"},
+        {"every_seconds": 1e308},
+        {"every_seconds": -1e308},
         {"cron": "0 3 * * *", "name": "a/b"},
     ],
 )

@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from headwater.clock import EPOCH
 from headwater.errors import InvalidSchedule
 from headwater.model import Missed, Schedule
 
 NEVER_US = 1 << 62
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SHORTEST_US = 1_000_000
 """The shortest interval."""
 LONGEST_US = 366 * 86_400_000_000
@@ -67,9 +67,9 @@ class Timing:
                 yield self._anchor_us + steps * self._every_us
                 steps += 1
         assert self._cron is not None
-        start = (_EPOCH + timedelta(microseconds=us)).astimezone(self._zone)
+        start = (EPOCH + timedelta(microseconds=us)).astimezone(self._zone)
         for moment in CronSim(self._cron, start):
-            fires_us = (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+            fires_us = (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
             if fires_us > us:
                 yield fires_us
 
@@ -82,9 +82,9 @@ class Timing:
                 steps -= 1
         assert self._cron is not None
         # Its moments are whole, and the one it starts from is left out.
-        start = (_EPOCH + timedelta(microseconds=us, seconds=1)).astimezone(self._zone)
+        start = (EPOCH + timedelta(microseconds=us, seconds=1)).astimezone(self._zone)
         for moment in CronSim(self._cron, start, reverse=True):
-            fires_us = (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+            fires_us = (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
             if fires_us <= us:
                 yield fires_us
 

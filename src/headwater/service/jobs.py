@@ -6,17 +6,16 @@ is in the store, whether anybody runs it or not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from headwater.changes import Log
-from headwater.clock import Clock, rfc3339
+from headwater.clock import EPOCH, Clock, rfc3339
 from headwater.errors import HeadwaterError, InvalidJob, JobNotFound
 from headwater.jobs import Registry
 from headwater.model import Job, JobStatus, Library
@@ -292,17 +291,17 @@ def job_json(job: Job, log_id: str, *, whole: bool = True) -> dict[str, Any]:
     return shown
 
 
-def time_us(text: str) -> int:
-    """Microseconds since the epoch of an RFC 3339 time. Raises `InvalidJob`."""
+def time_us(text: str, path: str = "not_before") -> int:
+    """Microseconds since the epoch of an RFC 3339 time. Raises `InvalidJob` at `path`."""
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError("no time zone")
-        return math.floor(moment.astimezone(UTC).timestamp() * 1_000_000)
+        return (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
         raise InvalidJob(
             f"{text[:40]!r} is no time with a zone; as in `2026-11-28T03:00:00Z`",
-            path="not_before",
+            path=path,
         ) from error
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from headwater.changes import Log
@@ -73,12 +72,13 @@ class Schedules:
         now_us = self._clock.now_us()
         every_us = None
         if new.every_seconds is not None:
-            every_us = round(timedelta(seconds=1) / timedelta(microseconds=1) * new.every_seconds)
+            # What is far out of range stays so, and is refused with the rest.
+            every_us = round(1_000_000 * max(-1.0, min(new.every_seconds, 1e9)))
         first_us = now_us + (every_us or 0)
         if new.first_at is not None:
             if every_us is None:
                 raise InvalidSchedule("`first_at` goes with `every_seconds`; cron says it itself")
-            first_us = time_us(new.first_at)
+            first_us = time_us(new.first_at, "first_at")
         timing = Timing(new.cron, new.timezone, every_us, first_us)
         schedule: Schedule = await self._log.store.write(
             CreateSchedule(
