@@ -21,6 +21,7 @@ from bench import (
     machine,
     memory,
     report,
+    scale,
     search,
     single,
     sockets,
@@ -44,8 +45,9 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "live": live.measure,
     "jobs": jobs.measure,
     "memory": memory.measure,
+    "scale": scale.measure,
 }
-LONG = {"memory"}
+LONG = {"memory", "scale"}
 RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks"
 DISK = Path("/var/tmp")  # where the system has it, on a disk: /tmp is often memory
 
@@ -88,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", choices=[*FIGURES, []], metavar="NAME", help=_names())
     parser.add_argument("--all", action="store_true", help="also the long ones")
     parser.add_argument("--documents", type=int, default=100_000, help="in the prepared library")
-    parser.add_argument("--lines", type=int, default=1_000_000, help="of the memory figure")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="of the long figures")
     parser.add_argument("--seconds", type=float, default=15, help="of each timed load")
     parser.add_argument("--data", type=Path, help="put the servers' data below this folder")
     parser.add_argument("--profile", choices=FIGURES, metavar="NAME", help="py-spy this one")
