@@ -35,7 +35,7 @@ SAME_SCORE = 1e-6
 """Scores this near are one score: float32 keeps no more of a sum of products."""
 PAGE = 10_000
 OWN_BYTES = 250_000_000
-"""What a server takes with nothing loaded: its code, the model, the ring, the heaps of the words."""
+"""What a server takes with nothing loaded: code, model, ring, the heaps of the words."""
 
 
 _PATIENCE = timedelta(hours=12)
