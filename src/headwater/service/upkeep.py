@@ -51,11 +51,18 @@ class Upkeep:
         if self._folder.claim():
             await self._fail_left_batches()
         task_status.started()
-        while not self._folder.claim():  # noqa: ASYNC110 - a lock file rings no bell
+        while not self._claimed():  # noqa: ASYNC110 - a lock file rings no bell
             await anyio.sleep(TAKE_OVER_S)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._sweep)
             tasks.start_soon(self._trim)
+
+    def _claimed(self) -> bool:
+        try:
+            return self._folder.claim()
+        except OSError as error:  # such as no file to spare: there will be
+            log_line.warning("keeper.not_looked_for", detail=str(error))
+            return False
 
     def _notice(self, committed: Committed | None) -> None:
         if committed is None or any(change.type in _LEAVES_ROWS for change in committed.changes):
@@ -81,8 +88,8 @@ class Upkeep:
             try:
                 await self._trim_once()
                 await self._fail_left_batches()
-            except StoreFailed as error:
-                log_line.warning("trim.failed", detail=error.detail)
+            except (StoreFailed, OSError) as error:
+                log_line.warning("trim.failed", detail=str(error))
             await anyio.sleep(settings.trim_every.total_seconds())
 
     async def _fail_left_batches(self) -> None:
