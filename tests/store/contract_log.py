@@ -28,8 +28,13 @@ class LogContract:
             assert await store.write(EndBatch("one", {"received": 3})) == end
             await store.write(EndBatch("two", {"received": 1}, error="cut"))
         async with backend.open() as opened:
-            assert await opened.store.write(FailOpenBatches("the server ended", {"here"})) == 1
-            assert await opened.store.write(FailOpenBatches("the server ended", {"here"})) == 0
+            await opened.store.write(BeginBatch(library.number, "four", "new"))
+            assert await opened.store.read(lambda reader: reader.batch_processes()) == {
+                "gone",
+                "new",
+            }
+            assert await opened.store.write(FailOpenBatches("the server ended", {"gone"})) == 1
+            assert await opened.store.write(FailOpenBatches("the server ended", {"gone"})) == 0
             told = [(change.type, data(change)) for change in await whole_log(opened)][1:]
             assert told == [
                 ("batch.started", {"batch_id": "one"}),
@@ -37,6 +42,7 @@ class LogContract:
                 ("batch.started", {"batch_id": "three"}),
                 ("batch.completed", {"batch_id": "one", "received": 3}),
                 ("batch.failed", {"batch_id": "two", "received": 1, "error": "cut"}),
+                ("batch.started", {"batch_id": "four"}),
                 ("batch.failed", {"batch_id": "three", "error": "the server ended"}),
             ]
 

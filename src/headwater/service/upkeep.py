@@ -94,8 +94,11 @@ class Upkeep:
 
     async def _fail_left_batches(self) -> None:
         """Tell of the streams whose process died under them."""
-        reason = "the server stopped before the stream ended"
-        await self._log.store.write(FailOpenBatches(reason, self._folder.alive()))
+        # In this order: whoever has one open was alive before, so a new process is never missed.
+        owners = await self._log.store.read(lambda reader: reader.batch_processes())
+        if dead := owners - self._folder.alive():
+            reason = "the server stopped before the stream ended"
+            await self._log.store.write(FailOpenBatches(reason, dead))
 
     async def _trim_once(self) -> None:
         before_us = self._clock.now_us() - round(

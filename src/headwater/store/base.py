@@ -48,7 +48,7 @@ from headwater.model import (
     Vectors,
 )
 from headwater.store.alert_commands import AlertCommand, AlertReader
-from headwater.store.batch_commands import BatchCommand
+from headwater.store.batch_commands import BatchCommand, BatchReader
 from headwater.store.job_commands import JobCommand, JobReader
 from headwater.store.regeneration_commands import RegenerationCommand
 from headwater.store.session_commands import SessionCommand, SessionReader
@@ -314,7 +314,7 @@ class LogPage:
     through: Position
 
 
-class Reader(AlertReader, JobReader, SessionReader):
+class Reader(AlertReader, BatchReader, JobReader, SessionReader):
     """One consistent read transaction. Synchronous: only for use inside a reading thread.
 
     Deleted libraries and what they held are invisible, except in the log.

@@ -6,6 +6,7 @@ whoever takes it in is gone.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -45,11 +46,16 @@ class EndBatch:
 
 @dataclass(frozen=True, slots=True)
 class FailOpenBatches:
-    """→ `int`: how many batches processes that are not `alive` left open. Change `batch.failed` for
-    each."""
+    """→ `int`: how many batches these owners left open. Change `batch.failed` for each."""
 
     error: str
-    alive: Collection[str]
+    owners: Collection[str]
 
 
 BatchCommand: TypeAlias = BeginBatch | EndBatch | FailOpenBatches
+
+
+class BatchReader(ABC):
+    @abstractmethod
+    def batch_processes(self) -> set[str]:
+        """The processes that have batches open; those of jobs end with their job."""

@@ -49,7 +49,7 @@ from headwater.store.records import (
     vector_of,
 )
 from headwater.store.regenerations import NEXT_VECTOR
-from headwater.store.upkeep import newest_before
+from headwater.store.upkeep import batch_processes, newest_before
 
 # A filtered page looks at this many positions per change asked for, and at least at so many.
 _STRETCH_FACTOR = 50
@@ -394,6 +394,9 @@ class SqliteReader(SqliteJobReader, Reader):
 
     def session_holders(self) -> dict[str, int]:
         return session_rows.holders(self._db)
+
+    def batch_processes(self) -> set[str]:
+        return batch_processes(self._db)
 
     def check(self) -> list[str]:
         return check(self._db)

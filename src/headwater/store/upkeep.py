@@ -84,14 +84,15 @@ def end_batch(tx: Transaction, command: EndBatch) -> Position:
 
 
 def fail_open_batches(tx: Transaction, command: FailOpenBatches) -> int:
-    left = [
-        row
-        for row in tx.db.execute(_ALL_OPEN).fetchall()
-        if row[3] not in command.alive and not row[3].startswith(job_owner(""))
-    ]
+    left = [row for row in tx.db.execute(_ALL_OPEN).fetchall() if row[3] in command.owners]
     for row, batch_id, library_id, _ in left:
         _end(tx, row, batch_id, library_id, {}, command.error)
     return len(left)
+
+
+def batch_processes(db: sqlite3.Connection) -> set[str]:
+    owners = {owner for (owner,) in db.execute("SELECT DISTINCT owner FROM batches").fetchall()}
+    return {owner for owner in owners if not owner.startswith(job_owner(""))}
 
 
 def fail_batches_of_job(tx: Transaction, job_id: str, error: str) -> None:
