@@ -53,11 +53,11 @@ async def test_folders_without_a_job_go_once_they_are_old(tmp_path: Path) -> Non
     async with pool(tmp_path) as opened:
         (id,) = await opened.submit("count", to=1)
         await opened.until(id, "completed")
-        for name in ("broken-off", "under-way"):
+        for name in ("broken-off", "under-way", "slow"):
             (opened.folder / name).mkdir()
             (opened.folder / name / "source.ndjson").touch()
         old_s = opened.clock.now_us() / 1_000_000 - UNTOUCHED_S - 60
-        for name in (id, "broken-off"):
-            os.utime(opened.folder / name, (old_s, old_s))
+        for old in (id, "broken-off", "broken-off/source.ndjson", "slow"):
+            os.utime(opened.folder / old, (old_s, old_s))
         await upkeep(opened, tmp_path).sweep()
-        assert {path.name for path in opened.folder.iterdir()} == {id, "under-way"}
+        assert {path.name for path in opened.folder.iterdir()} == {id, "under-way", "slow"}

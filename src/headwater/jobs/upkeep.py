@@ -91,6 +91,8 @@ class JobUpkeep:
             entry.name
             for entry in self._folder.iterdir()
             if now_s - entry.stat().st_mtime > UNTOUCHED_S
+            # A file that is still being sent touches itself alone.
+            and all(now_s - file.stat().st_mtime > UNTOUCHED_S for file in entry.iterdir())
         ]
 
     def _remove(self, ids: list[str]) -> None:
