@@ -17,6 +17,8 @@ from headwater.model import Change, Position
 
 MOST_TOUCHED = 100_000
 MOST_FATES = 20_000
+MOST_FATE_BYTES = 8 << 20
+"""Of the changes that are kept for them: each has its document's metadata."""
 
 Reason = Literal["deleted", "outranked", "no_longer_matches"]
 
@@ -29,6 +31,7 @@ class Marks:
         self._last_touched: Position = 0
         self._touched_floor: Position = 0
         self._fates: OrderedDict[str | None, Change] = OrderedDict()
+        self._fate_bytes = 0
 
     def note(
         self,
@@ -46,10 +49,12 @@ class Marks:
             _, self._touched_floor = self._touched.popitem(last=False)
         for change in removals:
             if change.subject in fated or change.subject in self._fates:
-                self._fates.pop(change.subject, None)
+                if (before := self._fates.pop(change.subject, None)) is not None:
+                    self._fate_bytes -= len(before.data)
                 self._fates[change.subject] = change
-        while len(self._fates) > MOST_FATES:
-            self._fates.popitem(last=False)
+                self._fate_bytes += len(change.data)
+        while len(self._fates) > MOST_FATES or self._fate_bytes > MOST_FATE_BYTES:
+            self._fate_bytes -= len(self._fates.popitem(last=False)[1].data)
 
     def any_touched(self, after: Position) -> bool:
         """Whether any row's document may have changed around it after that position."""
