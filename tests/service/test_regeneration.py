@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -426,3 +427,29 @@ async def test_a_live_query_ends_and_comes_back_to_a_snapshot_of_the_new_scores(
             (hit.passage.document_id, hit.score) for hit in searched.hits
         ]
         assert [hit["score"] for hit in new["results"]] != [hit["score"] for hit in old["results"]]
+
+
+async def test_live_query_never_shows_vectors_of_a_model_that_did_not_find_them(
+    tmp_path: Path,
+) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home)
+        live, query = home.parts.live, LiveQuery(query="first of 7", k=3, include=["vector"])
+        job = await home.submit(handler, {"embedder": "letters:64"}, library)
+        with anyio.fail_after(30):
+            async with live.watch(library, query) as watch, anyio.create_task_group() as tasks:
+                while await watch.take() is None:
+                    await watch.wait()
+                await home.put(library, {"id": "new", "texts": ["first of 7"]})
+                await watch.wait()  # it is found, and not yet told
+                release = threading.Event()
+                tasks.start_soon(live._lane.submit, release.wait)
+                try:
+                    await home.put(library, document(100))  # the matcher waits here
+                    assert (await home.run(handler, job)).status == "completed"
+                    assert watch.standing.error is None
+                    with pytest.raises(LibraryRegenerated):
+                        await watch.take()
+                finally:
+                    release.set()
