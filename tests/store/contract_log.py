@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import pytest
 from store.backend import Backend, create, draft, put
@@ -13,8 +15,12 @@ from headwater.errors import (
     LibraryExists,
     ShuttingDown,
 )
-from headwater.store.base import Announce, DeleteLibrary, TrimLog
+from headwater.store.base import Announce, DeleteLibrary, LogPage, Reader, TrimLog
 from headwater.store.batch_commands import BeginBatch, EndBatch, FailOpenBatches
+
+
+def a_page(reader: Reader, after: int) -> LogPage:
+    return reader.log(after, 1_000)
 
 
 class LogContract:
@@ -67,6 +73,26 @@ class LogContract:
             assert (page.changes, page.through) == ([], head)
             (last,) = (await store.read(lambda r: r.log(head - 1, 100))).changes
             assert (last.type, data(last)) == ("index.rebuilt", {"why": "asked"})
+
+    async def test_a_page_of_large_changes_is_short_and_the_next_goes_on(
+        self, backend: Backend
+    ) -> None:
+        async with backend.open() as opened:
+            store, library = opened.store, await opened.library()
+            begin = await store.read(lambda reader: reader.head())
+            large = b'{"x":"%b"}' % (b"x" * (1 << 20))
+            for i in range(60):
+                await store.write(put(library, draft(f"d{i}", "t", metadata=large)))
+            after, subjects = begin, []
+            while True:
+                page = await store.read(partial(a_page, after=after))
+                assert sum(len(change.data) for change in page.changes) < 32 << 20
+                subjects += [change.subject for change in page.changes]
+                after = page.through
+                if not page.changes:
+                    break
+            assert subjects == [f"d{i}" for i in range(60)]
+            assert after == await store.read(lambda reader: reader.head())
 
     async def test_resume_after_trim_reports_the_trim_point(self, backend: Backend) -> None:
         async with backend.open() as opened:

@@ -337,7 +337,7 @@ class Reader(AlertReader, BatchReader, JobReader, SessionReader):
         library_ids: Collection[str] | None = None,
         types: Collection[str] | None = None,
     ) -> LogPage:
-        """Up to `limit` matching changes after `after`; None matches all.
+        """Up to `limit` matching changes after `after`, fewer of large ones; None matches all.
 
         Looks at a bounded stretch of the log, so a page may be empty and still advance `through`.
         Raises `CursorExpired` when `after` is below the trim point.

@@ -54,6 +54,11 @@ from headwater.store.upkeep import batch_processes, newest_before
 # A filtered page looks at this many positions per change asked for, and at least at so many.
 _STRETCH_FACTOR = 50
 _STRETCH = 20_000
+_PAGE_BYTES = 8 << 20
+"""Data after which a page of the log is full: a change has its document's metadata, which may be as
+long as a line."""
+_AT_ONCE = 16
+_DATA = CHANGE_COLUMNS.split(", ").index("data")
 
 _table = schema.libraries.c
 
@@ -130,13 +135,21 @@ class SqliteReader(SqliteJobReader, Reader):
                 marks, padded = listed(list(wanted))
                 where += f" AND {column} IN ({marks})"
                 values += padded
-        changes = changes_of(
-            self._db.execute(
-                f"SELECT {CHANGE_COLUMNS} FROM changes WHERE {where} ORDER BY position LIMIT ?",
-                [after, end, *values, limit],
-            ).fetchall()
+        cursor = self._db.execute(
+            f"SELECT {CHANGE_COLUMNS} FROM changes WHERE {where} ORDER BY position LIMIT ?",
+            [after, end, *values, limit],
         )
-        return LogPage(changes, changes[-1].position if len(changes) == limit else end)
+        rows: list[Any] = []
+        size_bytes = 0
+        while some := cursor.fetchmany(_AT_ONCE):
+            rows += some
+            size_bytes += sum([len(row[_DATA]) for row in some])
+            if size_bytes >= _PAGE_BYTES:
+                break
+        cursor.close()
+        full = len(rows) == limit or size_bytes >= _PAGE_BYTES
+        changes = changes_of(rows)
+        return LogPage(changes, changes[-1].position if full else end)
 
     def position_at(self, at_us: int) -> Position:
         return max(newest_before(self._db, at_us) or 0, self.trimmed())
