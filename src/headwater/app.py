@@ -343,16 +343,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     parts = Parts(settings, clock)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         try:
-            async with parts.running():
+            async with parts.running(), anyio.create_task_group() as sockets:
                 _end_streams_on_signal(parts.end_streams)
                 # What is alive now lives as long as the process: keep full collections away
                 # from it, and make them rare (they pause 80–120 ms with a large heap).
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(50_000, 20, 100)
-                yield
+                # Each socket's task ends with its connection, and those have ended by now.
+                yield {"sockets": sockets}
         except Exception:
             log_line.exception("server.broken")
             signal.raise_signal(signal.SIGTERM)

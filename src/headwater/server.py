@@ -21,7 +21,8 @@ from headwater.app import create_app
 from headwater.errors import Refused
 from headwater.joined_writes import JoinedWritesProtocol
 from headwater.settings import Settings
-from headwater.socket_protocol import SocketProtocol, Unfinished
+from headwater.socket_messages import Unfinished
+from headwater.socket_protocol import SocketProtocol
 
 UNSENT_BYTES = 128 << 10
 """What the system keeps for a connection beyond what is on its way to the peer (tcp(7))."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import struct
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
 import structlog
+from anyio.abc import TaskGroup
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 from websockets.exceptions import PayloadTooBig
@@ -28,7 +28,10 @@ from websockets.server import ServerProtocol
 from headwater.api.socket.close import CloseCode
 from headwater.api.socket.wire import SocketClosed, Wire
 from headwater.settings import WebSocketSettings
+from headwater.socket_application import ApplicationEnd, Headers
 from headwater.socket_handshake import answer, refusal, scope_of
+from headwater.socket_messages import Assembly, Unfinished, framed
+from headwater.socket_timers import Timers
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +39,6 @@ SLICE_BYTES = 4 << 10
 """Parsed at a time; some 700 frames of the smallest kind, a few milliseconds."""
 FRAMES_IN_A_ROW = 64
 """Frames before others get a turn of the loop."""
-INBOX_MESSAGES = 8
-"""Messages parsed ahead of the application; then the peer is not read."""
 JOINED_BYTES = 64 << 10
 """Frames up to this are copied into one write."""
 LINGER_S = 2.0
@@ -47,15 +48,8 @@ LINGER_BYTES = 64 << 20
 STOP_S = 3.0
 """How long the application may take to close a socket when the server stops."""
 
-Asgi = dict[str, Any]
-
-
-class Unfinished:
-    """Bytes of messages that have begun and not ended, of all sockets of a process."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.bytes = 0
+SOCKETS = "sockets"
+"""Where the lifespan's state has the task group that the connections' tasks belong to."""
 
 
 class SocketProtocol(asyncio.Protocol, Wire):
@@ -78,28 +72,24 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._server = server_state
         self._app_state = app_state
         self._settings = settings
-        self._unfinished = unfinished
         self._loop = _loop or asyncio.get_running_loop()
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
         self._frames = ServerProtocol(max_size=settings.message_bytes)
         self._handshake: Response | None = None
-        self._answer: tuple[int, list[tuple[bytes, bytes]], bytes] | None = None
-        self._inbox: deque[Asgi] = deque()
-        self._arrival: asyncio.Future[None] | None = None
+        self._application = ApplicationEnd(self)
         self._rest = memoryview(b"")
         self._resuming = False
-        self._message = bytearray()
-        self._is_text = True
-        self._held_bytes = 0
+        self._assembly = Assembly(unfinished)
         self._reading = True
         self._peer_takes = True
         self._tell_writable: Callable[[], None] | None = None
         self._closed = asyncio.Event()
+        self._ending = False
         self._lingered_bytes = 0
         self._written = self._received = 0
         self._taken = 0
         self._heard_s = self._loop.time()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(self._loop)
         self._code = 1006
         self._ping_every, self._ping_timeout = settings.ping_every, settings.ping_timeout
 
@@ -110,15 +100,14 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._server.connections.add(self)  # type: ignore[arg-type]  # of uvicorn's own kinds
 
     def connection_lost(self, error: Exception | None) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
         self._timers.clear()
         self._server.connections.discard(self)
-        self._hold(0)
         self._rest = memoryview(b"")
-        self._message = bytearray()
+        self._assembly.clear()
         self._closed.set()
-        self._disconnected(self._frames.close_rcvd.code if self._frames.close_rcvd else 1006)
+        self._application.tell_end(
+            self._frames.close_rcvd.code if self._frames.close_rcvd else 1006
+        )
         self._wake_writers()
 
     def eof_received(self) -> None:
@@ -129,7 +118,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         if self._handshake is None:
             self._transport.close()
         elif self._is_open:
-            self._timer("stop", STOP_S, functools.partial(self.close, CloseCode.GOING_AWAY))
+            self._timers.set("stop", STOP_S, functools.partial(self.close, CloseCode.GOING_AWAY))
 
     @property
     def _is_open(self) -> bool:
@@ -149,7 +138,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def _parse(self) -> None:
         """Parse until everything is parsed, the inbox is full, or others should have a turn."""
         frames = 0
-        while self._rest and len(self._inbox) < INBOX_MESSAGES and self._peer_takes:
+        while self._rest and not self._application.full and self._peer_takes:
             if frames >= FRAMES_IN_A_ROW:
                 self._parse_soon()
                 break
@@ -169,7 +158,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
                 self._failed(self._frames.parser_exc)
                 return
             self._flush()
-            self._hold(len(self._frames.reader.buffer) + len(self._message))
+            self._hold()
         self._steer()
 
     def _parse_soon(self) -> None:
@@ -183,45 +172,28 @@ class SocketProtocol(asyncio.Protocol, Wire):
             self._parse()
 
     def _take(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._is_text = frame.opcode is Opcode.TEXT
-            if frame.fin:
-                self._deliver(frame.data)
-            else:
-                self._message = bytearray(frame.data)
-        elif frame.opcode is Opcode.CONT:
-            self._message += frame.data
-            if frame.fin:
-                message, self._message = self._message, bytearray()
-                self._deliver(message)
-        elif frame.opcode is Opcode.CLOSE:
+        if frame.opcode is Opcode.CLOSE:
             self._peer_closed()
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            try:
+                message = self._assembly.take(frame)
+            except UnicodeDecodeError:
+                self._fail(CloseCode.INVALID_TEXT, "a text message must be UTF-8")
+                return
+            # Parsed together with a close frame, it has still come before it.
+            if message is not None and not self._ending:
+                kind = "text" if isinstance(message, str) else "bytes"
+                self._application.tell({"type": "websocket.receive", kind: message})
 
-    def _deliver(self, message: bytes | bytearray | memoryview) -> None:
-        if not self._is_open:
-            return
-        if not self._is_text:
-            self._arrived({"type": "websocket.receive", "bytes": bytes(message)})
-            return
-        try:
-            text = str(message, "utf-8")
-        except UnicodeDecodeError:
-            self._fail(CloseCode.INVALID_TEXT, "a text message must be UTF-8")
-            return
-        self._arrived({"type": "websocket.receive", "text": text})
-
-    def _hold(self, size: int) -> None:
-        """Count what is kept of an unfinished message; too much in all ends this one."""
-        grown = size - self._held_bytes
-        self._unfinished.bytes += grown
-        self._held_bytes = size
-        over = self._unfinished.bytes > self._unfinished.limit_bytes
-        if grown > 0 and size > SLICE_BYTES and over:
+    def _hold(self) -> None:
+        """Too much kept of unfinished messages in all ends this one, unless it is small."""
+        fits = self._assembly.hold(len(self._frames.reader.buffer))
+        if not fits and self._assembly.held_bytes > SLICE_BYTES:
             self._fail(CloseCode.TRY_AGAIN_LATER, "too many large messages arrive at once")
 
     def _steer(self) -> None:
         """Read the peer only while there is room for what it says, and it takes what is said."""
-        wanted = not self._rest and len(self._inbox) < INBOX_MESSAGES and self._peer_takes
+        wanted = not self._rest and not self._application.full and self._peer_takes
         if wanted == self._reading or self._closed.is_set() or self._transport.is_closing():
             return
         self._reading = wanted
@@ -252,12 +224,8 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def write(self, messages: Sequence[bytes]) -> None:
         if not self._is_open:
             raise SocketClosed
-        parts: list[bytes] = []
-        size = 0
-        for message in messages:
-            parts += (_head(len(message)), message)
-            size += len(message)
-        if size <= JOINED_BYTES:
+        parts = framed(messages)
+        if sum(map(len, messages)) <= JOINED_BYTES:
             self._send(b"".join(parts))
         else:
             for part in parts:
@@ -272,16 +240,13 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def pause_writing(self) -> None:
         self._peer_takes = False
         self._taken = self._taken_bytes()
-        self._timer("stall", self._settings.stall.total_seconds(), self._check_stall)
+        self._timers.set("stall", self._settings.stall.total_seconds(), self._check_stall)
         self._steer()
 
     def resume_writing(self) -> None:
         self._peer_takes = True
-        self._cancel("stall")
-        if self._rest:
-            self._parse_soon()
-        else:
-            self._steer()
+        self._timers.cancel("stall")
+        self.read_on()
         self._wake_writers()
 
     def _taken_bytes(self) -> int:
@@ -291,7 +256,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         taken = self._taken_bytes()
         if taken > self._taken:  # slowly, but it reads
             self._taken = taken
-            self._timer("stall", self._settings.stall.total_seconds(), self._check_stall)
+            self._timers.set("stall", self._settings.stall.total_seconds(), self._check_stall)
         else:
             log.info("websocket.stalled", waiting_bytes=self._transport.get_write_buffer_size())
             self.close(CloseCode.STALLED, "nothing was read for too long")
@@ -319,7 +284,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def keep_alive(self, every: timedelta, timeout: timedelta) -> None:
         self._ping_every, self._ping_timeout = every, timeout
         if "ping" in self._timers:
-            self._timer("ping", every.total_seconds(), self._ping)
+            self._timers.set("ping", every.total_seconds(), self._ping)
 
     def _ping(self) -> None:
         """Ask for a sign of life, and miss the one that should have come by now.
@@ -337,7 +302,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         if self._peer_takes:
             self._frames.send_ping(struct.pack("!I", self._received & 0xFFFFFFFF))
             self._flush()
-        self._timer("ping", every_s, self._ping)
+        self._timers.set("ping", every_s, self._ping)
 
     # ── Closing ─────────────────────────────────────────────────────────────────────────────────
 
@@ -368,13 +333,12 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def _closing(self, code: int) -> None:
         """A close frame is on its way: tell the application, wait for the peer, not for ever."""
         self._code = code
-        for name in ("ping", "stall", "stop"):
-            self._cancel(name)
-        self._disconnected(code)
+        self._ending = True
+        self._timers.cancel("ping", "stall", "stop")
+        self._application.tell_end(code)
         self._rest = memoryview(b"")
-        self._message = bytearray()
-        self._hold(0)
-        self._timer("linger", LINGER_S, self._transport.abort)
+        self._assembly.clear()
+        self._timers.set("linger", LINGER_S, self._transport.abort)
         self._wake_writers()
         if not self._reading and not self._transport.is_closing():
             self._reading = True
@@ -397,10 +361,6 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._closing(received.code if received is not None else 1005)
         self._transport.close()
 
-    def _disconnected(self, code: int) -> None:
-        if not self._inbox or self._inbox[-1]["type"] != "websocket.disconnect":
-            self._arrived({"type": "websocket.disconnect", "code": code})
-
     # ── The handshake and ASGI ──────────────────────────────────────────────────────────────────
 
     def _connect(self, request: Request) -> None:
@@ -410,78 +370,36 @@ class SocketProtocol(asyncio.Protocol, Wire):
             self._refuse_handshake(self._frames.handshake_exc)
             return
         scope = scope_of(request, self._transport, self._config, self._app_state, self)
-        self._arrived({"type": "websocket.connect"})
-        # As in uvicorn's own protocols: the server is the parent of its connections' tasks.
-        task = self._loop.create_task(self._run(scope))
-        self._server.tasks.add(task)
-        task.add_done_callback(self._server.tasks.discard)
+        self._application.tell({"type": "websocket.connect"})
+        sockets: TaskGroup = self._app_state[SOCKETS]
+        sockets.start_soon(self._application.run, self._config.loaded_app, scope)
 
-    async def _run(self, scope: Asgi) -> None:
-        try:
-            await self._config.loaded_app(scope, self._receive, self._answer_asgi)
-        except Exception as error:
-            log.error("websocket.crashed", path=scope["path"], exc_info=error)
-            self.close(CloseCode.INTERNAL, "a bug in the server; its log has the details")
-        if self._frames.state is State.CONNECTING:
-            self._refuse(answer(500, (), b""))
-        else:
-            self.close(CloseCode.NORMAL)
+    @property
+    def is_connecting(self) -> bool:
+        return self._frames.state is State.CONNECTING
 
-    async def _receive(self) -> Asgi:
-        while not self._inbox:
-            self._arrival = self._loop.create_future()
-            await self._arrival
-        message = self._inbox.popleft()
-        if message["type"] == "websocket.disconnect":
-            self._inbox.append(message)  # said again to whoever asks again
-        elif self._rest:
+    def read_on(self) -> None:
+        if self._rest:
             self._parse_soon()
         else:
             self._steer()
-        return message
 
-    def _arrived(self, message: Asgi) -> None:
-        self._inbox.append(message)
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
-
-    async def _answer_asgi(self, message: Asgi) -> None:
-        kind = message["type"]
-        if kind == "websocket.accept":
-            self._accept(message)
-        elif kind == "websocket.close":
-            if self._frames.state is State.CONNECTING:
-                self._refuse(answer(403, (), b""))
-            else:
-                self.close(message.get("code", 1000), message.get("reason") or "")
-        elif kind == "websocket.send":
-            text = message.get("text")
-            if text is None:
-                raise RuntimeError("this server sends text only")
-            self.write([text.encode()])
-        elif kind == "websocket.http.response.start":
-            self._answer = (message["status"], list(message.get("headers", ())), b"")
-        elif kind == "websocket.http.response.body" and self._answer is not None:
-            status, headers, body = self._answer
-            self._answer = (status, headers, body + message.get("body", b""))
-            if not message.get("more_body", False):
-                self._refuse(answer(*self._answer))
-        else:
-            raise RuntimeError(f"{kind} was not expected")
-
-    def _accept(self, message: Asgi) -> None:
+    def accept(self, subprotocol: str | None, headers: Headers) -> None:
         if self._closed.is_set() or self._transport.is_closing():
             return
         response = self._handshake
         assert response is not None, "no handshake"
         del response.headers["Date"]
-        if subprotocol := message.get("subprotocol"):
+        if subprotocol:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
-        for name, value in message.get("headers", ()):
+        for name, value in headers:
             response.headers[name.decode("latin-1")] = value.decode("latin-1")
         self._frames.send_response(response)
         self._flush()
-        self._timer("ping", self._ping_every.total_seconds(), self._ping)
+        self._timers.set("ping", self._ping_every.total_seconds(), self._ping)
+
+    def refuse(self, status: int, headers: Headers, body: bytes) -> None:
+        self._refuse(answer(status, headers, body))
 
     def _refuse_handshake(self, error: BaseException | None) -> None:
         self._refuse(refusal(self._handshake, error))
@@ -492,24 +410,4 @@ class SocketProtocol(asyncio.Protocol, Wire):
             self._send(whole_answer)
             self._transport.close()
         self._frames.state = State.CLOSED
-        self._disconnected(1006)
-
-    # ── Timers ──────────────────────────────────────────────────────────────────────────────────
-
-    def _timer(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        self._cancel(name)
-        self._timers[name] = self._loop.call_later(seconds, call)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-
-
-def _head(size: int) -> bytes:
-    """The head of an unmasked, unfragmented text frame (RFC 6455, section 5.2)."""
-    if size < 126:
-        return bytes((0x81, size))
-    if size < 1 << 16:
-        return struct.pack("!BBH", 0x81, 126, size)
-    return struct.pack("!BBQ", 0x81, 127, size)
+        self._application.tell_end(1006)
