@@ -14,8 +14,8 @@ help: ## show this list
 run: $(VENV)/.installed ## install and serve on 127.0.0.1:8000, data in ./data
 	$(BIN)/headwater serve --data data $(ARGS)
 
-test: $(VENV)/.testing ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.testing ## run the tests, on as many cores as there are, up to 4
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.linting ## ruff
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 
 Json = dict[str, Any]
+PATIENCE_SECONDS = 120.0
 CONTROL = frozenset({"ready", "progress", "reset", "goodbye"})
 
 _numbers = itertools.count(1)
@@ -120,9 +122,14 @@ class Events:
         return sent
 
     def take(self, count: int) -> list[Json]:
-        """The data of the next `count` events that are no control events."""
+        """The data of the next `count` events that are no control events.
+
+        The stream goes on saying that it is alive, so one that never comes is given up here.
+        """
         taken: list[Json] = []
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while len(taken) < count:
+            assert time.monotonic() < deadline, f"waited in vain for event {len(taken) + 1}"
             sent = next(self)
             if sent.event not in CONTROL and sent.event != ":":
                 taken.append(sent.data)

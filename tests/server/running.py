@@ -6,6 +6,7 @@ for luck: starting waits for `/ready`, stopping for the end of the process, both
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -189,8 +190,19 @@ def eventually(
         time.sleep(0.02)  # the pause of a poll, not a hope
 
 
+_OWN_PORTS = 2_000
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.cycle(range(16_000 + _worker * _OWN_PORTS, 16_000 + (_worker + 1) * _OWN_PORTS))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody else is given: others run beside these tests, and outgoing connections get
+    theirs from 32768 on (ip(7), ip_local_port_range)."""
+    for port in itertools.islice(_ports, _OWN_PORTS):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
