@@ -49,10 +49,11 @@ from headwater.threads import Lane, Pool
 
 _RETRY = timedelta(milliseconds=200)
 _COMMITS_PER_TURN = 8
-_ASKS_AT_ONCE = 2
-"""Searches a lane takes together. A graph gains nothing from more, and waiting for the whole batch
-puts the lane and the loop in lockstep: eight clients got 1,020 answers a second with 64, 1,190
-with 2."""
+_ASKS_AT_ONCE = 8
+"""Searches a lane takes together. A graph gains nothing from more, but heads are read once for all,
+and the lane waits once for the interpreter lock: while 1,000 documents a second come in, eight
+clients get 345 answers a second and not 290, at a p99 of 50 ms and not 62; at rest 2,000 and
+not 1,700."""
 _SAVE_AT_STOP = timedelta(seconds=3)
 
 log = structlog.get_logger(__name__)

@@ -52,7 +52,7 @@ class Hits:
         self._log = log
         self._pool = pool
         self._passages: Lane[_Wanted, dict[int, Passage]] = Lane(
-            "passages", self._fetch, max_batch=4
+            "passages", self._fetch, max_batch=8
         )
         self._query_store: Callable[..., list[dict[int, Passage] | LibraryRegenerated]] | None = (
             None
