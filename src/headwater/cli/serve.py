@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,8 +46,10 @@ def serve(
         allow_open=allow_open or None,
         log_level=log_level,
     )
+    gc.disable()  # nothing that is imported is garbage: looking for it takes a tenth of the start
     from headwater.server import serve as run
 
+    gc.enable()
     name = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     where = f"http://{name}:{chosen.port}" if chosen.port else f"a free port of {chosen.host}"
     if output.err.is_terminal:  # elsewhere the log's own first line says it, for machines
