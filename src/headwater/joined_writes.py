@@ -1,8 +1,11 @@
-"""One segment for the head and the body of an answer.
+"""One segment for the head and the body of an answer; an end for answers that nobody takes.
 
 uvicorn writes an answer's head and its body apart, and each write is a system call that wakes the
 client: on small answers the two were a third of the loop's time. `server.py` gives this protocol
 to uvicorn. It holds back a head until its body comes, and never longer than one turn of the loop.
+
+A stopping server waits for its connections. One whose client takes nothing would keep it until
+uvicorn cancels what is left, with a traceback for each.
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ import asyncio
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_TAKES_NOTHING_S = 2.0
+"""A client that has taken nothing for so long while the server stops is cut off."""
 
 
 class JoinedWrites:
@@ -53,3 +59,17 @@ class JoinedWritesProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         joined = JoinedWrites(cast(asyncio.Transport, transport), self.loop)
         super().connection_made(cast(asyncio.Transport, joined))
+
+    def shutdown(self) -> None:
+        """The server stops: end when the answer under way has been taken, or will not be."""
+        super().shutdown()
+        self._press(None)
+
+    def _press(self, untaken_bytes: int | None) -> None:
+        if self not in self.connections:
+            return
+        now_bytes = self.transport.get_write_buffer_size()
+        if now_bytes and now_bytes == untaken_bytes:
+            self.transport.abort()
+        else:
+            self.loop.call_later(_TAKES_NOTHING_S, self._press, now_bytes)

@@ -219,10 +219,12 @@ def test_hundreds_of_open_streams_end_with_goodbye_within_five_seconds(serve: Se
             while json.loads(export.read_line() or b"")["type"] != "summary":
                 pass
         eventually(lambda: client.statistics()["subscriber_count"] >= 300, "all readers")
-        endless = ({"id": f"e{n}", "chunks": [{"vector": [1, n]}]} for n in itertools.count())
-        pump = Pump(server.url, library, endless)
-        eventually(lambda: len(pump.promised) > 200, "the stream to run")
+        # Few enough for the system to hold until they are read, which is after the stop.
+        few = ({"id": f"e{n}", "chunks": [{"vector": [1, n]}]} for n in range(200))
+        pump = Pump(server.url, library, few, hold=True)
+        eventually(lambda: len(pump.promised) == 200, "the stream to run")
         took = server.stop()
+        pump.finish()
         pump.join()
         assert took < 5
 
@@ -243,3 +245,20 @@ def test_hundreds_of_open_streams_end_with_goodbye_within_five_seconds(serve: Se
         invariants.acknowledged_is_there(client, library, pump.promised)
         invariants.log_tells_what_is_there(client, library)
         invariants.batches_are_ended(client)
+
+
+def test_readers_who_take_nothing_do_not_hold_up_a_stopping_server(serve: Serve) -> None:
+    server = serve()
+    with Client(server.url) as client, ExitStack() as stack:
+        library = client.create_library(**TWO_D)["id"]
+        for _ in range(20):
+            stack.enter_context(Conversation(server.url, "GET", "/v1/events/stream"))
+        eventually(lambda: client.statistics()["subscriber_count"] >= 20, "all readers")
+        client.stream(library, updates(5))
+        endless = ({"id": f"e{n}", "chunks": [{"vector": [1, n]}]} for n in itertools.count())
+        pump = Pump(server.url, library, endless)
+        eventually(lambda: len(pump.promised) > 200, "the stream to run")
+        took = server.stop()
+        pump.join()
+        assert took < 5
+        assert "Traceback" not in server.said()
