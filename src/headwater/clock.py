@@ -14,6 +14,9 @@ from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+chance = random.Random().random
+"""A number from 0 to below 1, by a generator of our own: anybody may seed the module's."""
+
 
 class Clock(Protocol):
     """What a part may ask of time. `now_us` is Unix time in microseconds."""

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
@@ -107,6 +108,8 @@ class Lane(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         if not self._open:
+            # Lanes end beside those who use them: one that is being cancelled hears of that alone.
+            await anyio.lowlevel.checkpoint()
             raise ShuttingDown(f"{self.name} is not running; connect again in a moment")
         if self._waiting >= self._max_waiting:
             raise Overloaded(f"{self._waiting} requests wait for {self.name}; slow down and retry")

@@ -11,7 +11,6 @@ never drop a text silently, mix up an order, or hold the loop.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from copy import copy
 from itertools import chain
@@ -24,7 +23,7 @@ import numpy as np
 import structlog
 
 from headwater import __version__
-from headwater.clock import Clock
+from headwater.clock import Clock, chance
 from headwater.embed.backlog import Backlog, Piece, Request
 from headwater.embed.base import Embedder, Kind
 from headwater.embed.breaker import Breaker
@@ -54,7 +53,7 @@ class RemoteEmbedder(Embedder):
         dimension: int | None,
         settings: EmbedSettings,
         clock: Clock,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = chance,
     ) -> None:
         self.name = f"{provider.kind}:{provider.model}"
         self._provider = provider

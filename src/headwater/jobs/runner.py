@@ -8,7 +8,6 @@ while it runs. It must never leave a job `running` that it does not run.
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -22,7 +21,7 @@ import msgspec
 import structlog
 
 from headwater.changes import Log
-from headwater.clock import Clock
+from headwater.clock import Clock, chance
 from headwater.errors import HeadwaterError, JobFailed, LeaseLost, ShuttingDown, StoreFailed
 from headwater.jobs.base import JobCancelled, Result
 from headwater.jobs.context import RunningJob, storable
@@ -64,7 +63,7 @@ class JobRunner:
         process: str,
         role: WorkerRole,
         *,
-        dice: Callable[[], float] = random.random,
+        dice: Callable[[], float] = chance,
     ) -> None:
         self.registry = registry
         self.process = process

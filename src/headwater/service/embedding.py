@@ -8,7 +8,6 @@ the process, and an embedding that was made and not yet written is simply made a
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import structlog
 
 from headwater import failpoints
 from headwater.changes.log import Log
-from headwater.clock import Clock
+from headwater.clock import Clock, chance
 from headwater.embed import Embedders
 from headwater.errors import (
     EmbedderFailed,
@@ -94,7 +93,7 @@ class DocumentEmbedding:
         clock: Clock,
         settings: EmbedSettings,
         *,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = chance,
     ) -> None:
         self._log = log
         self._folder = folder
