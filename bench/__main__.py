@@ -15,6 +15,7 @@ from bench import (
     fanout,
     filtered,
     hybrid,
+    imports,
     ingest,
     jobs,
     live,
@@ -44,6 +45,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "sockets": sockets.measure,
     "live": live.measure,
     "jobs": jobs.measure,
+    "imports": imports.measure,
     "memory": memory.measure,
     "scale": scale.measure,
 }
