@@ -192,13 +192,15 @@ def eventually(
 
 _OWN_PORTS = 2_000
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ports = itertools.cycle(range(16_000 + _worker * _OWN_PORTS, 16_000 + (_worker + 1) * _OWN_PORTS))
+_first = 16_000 + _worker * _OWN_PORTS
+_ports = itertools.count(os.getpid())  # two runs at once begin at different places
 
 
 def free_port() -> int:
     """One that nobody else is given: others run beside these tests, and outgoing connections get
     theirs from 32768 on (ip(7), ip_local_port_range)."""
-    for port in itertools.islice(_ports, _OWN_PORTS):
+    for number in itertools.islice(_ports, _OWN_PORTS):
+        port = _first + number % _OWN_PORTS
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
