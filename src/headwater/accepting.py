@@ -92,6 +92,8 @@ class Accepting:
             self._rest(_FULL_REST_S)
             return False
         connection.setblocking(False)
+        # No task group: uvicorn has its servers outside of the application, and waits for this
+        # one's tasks by `wait_closed`, as for its own.
         task = self._loop.create_task(self._begin(connection))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
