@@ -18,6 +18,7 @@ from headwater.store.job_commands import (
     ChangeWorkers,
     CreateSchedule,
     DeleteSchedule,
+    EnqueueJobs,
     FireSchedule,
     ReapJobs,
     RegisterWorker,
@@ -104,6 +105,30 @@ class ScheduleContract:
             change = (await whole_log(opened))[-1]
             assert (change.type, data(change)["reason"]) == ("job.queued", "schedule")
             assert data(change)["schedule_id"] == made.id
+
+    async def test_due_schedules_are_read_page_by_page(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            made = [await opened.store.write(create(name, most=9)) for name in ("a", "b", "c")]
+            first, _ = await opened.store.read(lambda r: r.schedules_due(5_000, 2))
+            assert first == made[:2]
+            after = (first[-1].next_us, first[-1].row)
+            rest = await opened.store.read(lambda r: r.schedules_due(5_000, 2, after=after))
+            assert rest == (made[2:], None)
+
+    async def test_a_job_that_is_there_already_is_not_queued_again(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            made: Schedule = await opened.store.write(create())
+            taken = new("mine", idempotency_key="nightly@5")
+            await opened.store.write(EnqueueJobs([taken], 10))
+            jobs = [
+                new("a", schedule_id=made.id, idempotency_key="nightly@5"),
+                new("b", schedule_id=made.id, idempotency_key="nightly@6"),
+            ]
+            fired = await opened.store.write(FireSchedule(made.id, 5_000, 9_000, jobs, 10))
+            assert [job.id for job in fired] == ["b"]
+            kept = await opened.store.read(lambda r: r.schedule(made.id))
+            assert kept is not None
+            assert (kept.next_us, kept.fired) == (9_000, 1)
 
     async def test_schedules_go_with_their_library(self, backend: Backend) -> None:
         async with backend.open() as opened:

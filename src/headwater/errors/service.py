@@ -57,4 +57,10 @@ class DiskFull(Unavailable):
 
 
 class StoreFailed(Unavailable):
+    """The database refuses now; not `retryable` where what it was asked to do is at fault."""
+
     code = "store_failed"
+
+    def __init__(self, detail: str, *, retryable: bool = True, **fields: Any) -> None:
+        super().__init__(detail, **fields)
+        self.retryable = retryable

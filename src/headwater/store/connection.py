@@ -59,8 +59,21 @@ def translated() -> Iterator[None]:
         raise failed(error) from error
 
 
+_AT_FAULT = (
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+)
+"""What a statement asks for is wrong, however often it is tried."""
+
+
 def failed(error: sqlite3.Error) -> StoreFailed:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if isinstance(error, _AT_FAULT):
+        return StoreFailed(
+            f"the database refused ({name}: {error}); see the log, and report it", retryable=False
+        )
     return StoreFailed(f"the database refused ({name}: {error}); retry, and check disk and log")
 
 

@@ -273,7 +273,8 @@ class FireSchedule:
 
     So of several processes one fires. The jobs are queued (`job.queued`) in the same transaction
     in which the schedule begins to wait for `next_us`. `due_us` None fires it by hand, and leaves
-    what it waits for. Raises `ScheduleNotFound` then; `TooManyJobs`.
+    what it waits for. A job whose idempotency key is taken is there already, and not queued again.
+    Raises `ScheduleNotFound` then; `TooManyJobs`.
     """
 
     id: str
@@ -429,8 +430,13 @@ class JobReader(ABC):
         """By rising `row`, those with `row` > `after`."""
 
     @abstractmethod
-    def schedules_due(self, now_us: int, limit: int) -> tuple[list[Schedule], int | None]:
-        """Those whose time has come, earliest first, and when the next one's does."""
+    def schedules_due(
+        self, now_us: int, limit: int, *, after: tuple[int, int] = (0, 0)
+    ) -> tuple[list[Schedule], int | None]:
+        """Those whose time has come, earliest first, and when the next one's does.
+
+        A page of them: those behind the one of that `next_us` and `row`.
+        """
 
     @abstractmethod
     def workers(self) -> list[Worker]:

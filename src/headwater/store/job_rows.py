@@ -245,11 +245,13 @@ class SqliteJobReader(JobReader):
         ).fetchall()
         return [schedule_of(row) for row in rows]
 
-    def schedules_due(self, now_us: int, limit: int) -> tuple[list[Schedule], int | None]:
+    def schedules_due(
+        self, now_us: int, limit: int, *, after: tuple[int, int] = (0, 0)
+    ) -> tuple[list[Schedule], int | None]:
         rows = self._db.execute(
             f"SELECT {_SCHEDULE_COLUMNS} FROM schedules WHERE paused = 0 AND next_us <= ? "
-            "ORDER BY next_us, row LIMIT ?",
-            [now_us, limit],
+            "AND (next_us, row) > (?, ?) ORDER BY next_us, row LIMIT ?",
+            [now_us, *after, limit],
         ).fetchall()
         (next_us,) = self._db.execute(
             "SELECT min(next_us) FROM schedules WHERE paused = 0 AND next_us > ?", [now_us]

@@ -48,9 +48,9 @@ def enqueue_jobs(tx: Transaction, command: EnqueueJobs) -> list[Enqueued | Headw
     room = _room(tx, command.most)
     results: list[Enqueued | HeadwaterError] = []
     for new in command.jobs:
-        before = _before(tx, new)
-        if before is not None:
-            results.append(before)
+        known = before(tx, new)
+        if known is not None:
+            results.append(known)
         elif room <= 0:
             results.append(_full(command.most))
         else:
@@ -133,7 +133,7 @@ def _full(most: int) -> TooManyJobs:
     )
 
 
-def _before(tx: Transaction, new: NewJob) -> Enqueued | HeadwaterError | None:
+def before(tx: Transaction, new: NewJob) -> Enqueued | HeadwaterError | None:
     """The job that has this one's idempotency key already."""
     if new.idempotency_key is None:
         return None

@@ -16,7 +16,7 @@ from headwater.store.job_commands import (
 )
 from headwater.store.job_data import schedule_data
 from headwater.store.job_rows import schedule_named
-from headwater.store.job_writes import enqueue, require_room
+from headwater.store.job_writes import before, enqueue, require_room
 from headwater.store.records import canonical, encode
 from headwater.store.transaction import Transaction
 
@@ -90,7 +90,7 @@ def fire_schedule(tx: Transaction, command: FireSchedule) -> list[Job] | None:
     elif schedule is None or schedule.paused or schedule.next_us != command.due_us:
         return None
     require_room(tx, len(command.jobs), command.most)
-    jobs = [enqueue(tx, new, "schedule") for new in command.jobs]
+    jobs = [enqueue(tx, new, "schedule") for new in command.jobs if before(tx, new) is None]
     fired: dict[str, Any] = {"fired": schedule.fired + len(jobs)}
     if jobs:
         fired |= {"last_us": tx.at_us, "last_job_id": jobs[-1].id}

@@ -214,7 +214,9 @@ class Writer:
                 return failure
             if not isinstance(error, HeadwaterError):
                 log.exception("store.command_failed", command=type(command).__name__)
-                failure = StoreFailed(f"the command could not be carried out ({error!r})")
+                failure = StoreFailed(
+                    f"the command could not be carried out ({error!r})", retryable=False
+                )
                 failure.__cause__ = error
                 return failure
             return error
