@@ -97,7 +97,7 @@ class JobContext(ABC):
     ) -> None:
         """Say how far the job is. From any thread and as often as you like: it is told thinned.
 
-        What is None stays as it was.
+        In whole numbers; what is None stays as it was.
         """
 
     @abstractmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from headwater.threads import Crew, Loop
 
 T = TypeVar("T")
 
+_MOST = 1 << 63
 _RATE_OVER_S = 10.0
 """The rate is that of the last ten seconds."""
 
@@ -176,11 +178,19 @@ class RunningJob(JobContext):
 
     def _note(self, current: int | None, total: int | None, message: str | None) -> None:
         if current is not None:
-            self._current = current
+            self._current = _whole(current)
         if total is not None:
-            self._total = total
+            self._total = _whole(total)
         if message is not None:
             self._message = storable(message)
+
+
+def _whole(count: int) -> int:
+    """A count as the store takes it: NumPy's integers are none of Python's."""
+    count = index(count)
+    if not -_MOST <= count < _MOST:
+        raise ValueError("a job's progress is a whole number of at most 64 bits")
+    return count
 
 
 def storable(text: str) -> str:

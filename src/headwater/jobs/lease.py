@@ -15,7 +15,7 @@ import structlog
 
 from headwater.changes import Log
 from headwater.clock import Clock
-from headwater.errors import StoreFailed
+from headwater.errors import Unavailable
 from headwater.jobs.runner import JobRunner
 from headwater.settings import JobSettings
 from headwater.store import DataFolder
@@ -55,14 +55,14 @@ class Leases:
             try:
                 until_us = self._runner.until_us()
                 await self._log.store.write(RenewLeases(self._runner.process, until_us))
-            except StoreFailed as error:
+            except Unavailable as error:
                 log_line.warning("jobs.lease_not_renewed", detail=error.detail)
 
     async def _reap(self) -> None:
         while True:
             try:
                 await self._reap_once()
-            except (StoreFailed, OSError) as error:  # also when there is no file to spare
+            except (Unavailable, OSError) as error:  # also when there is no file to spare
                 log_line.warning("jobs.not_reaped", detail=str(error))
             await anyio.sleep(self._settings.reap_every.total_seconds())
 

@@ -22,11 +22,11 @@ import structlog
 
 from headwater.changes import Log
 from headwater.clock import Clock, chance
-from headwater.errors import HeadwaterError, JobFailed, LeaseLost, ShuttingDown, StoreFailed
+from headwater.errors import HeadwaterError, JobFailed, LeaseLost, ShuttingDown, Unavailable
 from headwater.jobs.base import JobCancelled, Result
 from headwater.jobs.context import RunningJob, storable
 from headwater.jobs.registry import Registry
-from headwater.model import Committed, Worker, WorkerRole
+from headwater.model import Committed, Progress, Worker, WorkerRole
 from headwater.settings import JobSettings
 from headwater.store.job_commands import (
     Claimed,
@@ -44,6 +44,7 @@ _THREADS = 64
 _LOOK_EVERY_S = 0.015
 """Other processes' commits are looked into no more often than this."""
 _STORE_AGAIN_S = 0.5
+_STORE_AGAIN_MAX_S = 5.0
 _ASKED = b'"cancel_requested":true'
 
 log_line = structlog.get_logger(__name__)
@@ -160,7 +161,7 @@ class JobRunner:
                     self._claim = False
                     await self._take_jobs(tasks, types, free)
                     continue
-            except StoreFailed as error:
+            except Unavailable as error:
                 log_line.warning("jobs.store_failed", detail=error.detail)
                 self._look = self._claim = True
                 await anyio.sleep(_STORE_AGAIN_S)
@@ -329,7 +330,8 @@ class JobRunner:
     async def _end(self, command: CompleteJob | FailJob | StopJob) -> None:
         """Write how a job ended; as long as it takes, for it is held until then.
 
-        A process that stops tries for a moment, then leaves it to its lease.
+        A process that stops tries for a moment, then leaves it to its lease. An end that the store
+        will never take is written as a failure, so that the job does not run for ever.
         """
         try:
             await self._write_end(command)
@@ -339,17 +341,24 @@ class JobRunner:
             raise
 
     async def _write_end(self, command: CompleteJob | FailJob | StopJob) -> None:
+        wait_s = _STORE_AGAIN_S
+        plain = False
         while True:
             try:
                 await self._log.store.write(command)
-            except LeaseLost:
+            except LeaseLost:  # somebody else has it; or it is gone
                 log_line.info("job.lease_lost", job=command.id)
             except ShuttingDown:
                 log_line.warning("job.left", job=command.id)
-            except StoreFailed as error:
+            except HeadwaterError as error:
                 log_line.warning("job.end_not_written", job=command.id, detail=error.detail)
-                await anyio.sleep(_STORE_AGAIN_S)
-                continue
+                if error.retryable:
+                    await anyio.sleep(wait_s)
+                    wait_s = min(2 * wait_s, _STORE_AGAIN_MAX_S)
+                    continue
+                if not plain:
+                    command, plain = _unwritable(command, error), True
+                    continue
             return
 
     # ── Progress ────────────────────────────────────────────────────────────────────────────────
@@ -376,12 +385,19 @@ class JobRunner:
     async def _tell(self, context: RunningJob) -> None:
         try:
             await context.tell()
-        except StoreFailed as error:
+        except Unavailable as error:
             log_line.warning("job.progress_not_told", detail=error.detail)
 
 
 def _wish(worker: Worker) -> tuple[int, list[str], str]:
     return worker.size, worker.types, worker.mode
+
+
+def _unwritable(command: CompleteJob | FailJob | StopJob, error: HeadwaterError) -> FailJob:
+    """The end of a job whose own end cannot be kept."""
+    detail = storable(f"how the job ended could not be kept: {error.detail}")[:1_000]
+    told = {"code": JobFailed.code, "detail": detail, "retryable": False}
+    return FailJob(command.id, command.lease, Progress(), told, None)
 
 
 def _size_of(value: object) -> int | None:

@@ -17,7 +17,7 @@ import structlog
 
 from headwater.changes import Log
 from headwater.clock import Clock
-from headwater.errors import StoreFailed
+from headwater.errors import Unavailable
 from headwater.settings import JobSettings
 from headwater.store import DataFolder
 from headwater.store.base import Reader
@@ -59,7 +59,7 @@ class JobUpkeep:
                 try:
                     await self.forget()
                     await self.sweep()
-                except (StoreFailed, OSError) as error:
+                except (Unavailable, OSError) as error:
                     log_line.warning("jobs.not_forgotten", detail=str(error))
             await anyio.sleep(EVERY_S)
 

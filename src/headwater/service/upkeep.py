@@ -14,7 +14,7 @@ import structlog
 
 from headwater.changes.log import Log
 from headwater.clock import Clock
-from headwater.errors import StoreFailed
+from headwater.errors import Unavailable
 from headwater.model import Committed
 from headwater.settings import LogSettings
 from headwater.store import DataFolder
@@ -77,7 +77,7 @@ class Upkeep:
                     await anyio.lowlevel.checkpoint()
                 while await self._log.store.write(SettleVectors(SETTLE_VECTORS)):
                     await anyio.lowlevel.checkpoint()
-            except StoreFailed as error:
+            except Unavailable as error:
                 log_line.warning("sweep.failed", detail=error.detail)
                 await anyio.sleep(self._settings.trim_every.total_seconds())
                 self._deleted.set()
@@ -88,7 +88,7 @@ class Upkeep:
             try:
                 await self._trim_once()
                 await self._fail_left_batches()
-            except (StoreFailed, OSError) as error:
+            except (Unavailable, OSError) as error:
                 log_line.warning("trim.failed", detail=str(error))
             await anyio.sleep(settings.trim_every.total_seconds())
 
