@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 import anyio
 import pytest
-from service.whole import put, search_of, whole
+from service.whole import put, running, search_of, whole
 from store.backend import DIMENSION, draft, put_pending
 
 from headwater.app import Parts
@@ -21,6 +21,9 @@ from headwater.model import Library, Position
 from headwater.search.base import KeywordEngine, MetadataEngine
 from headwater.search.metadata_selection import Selection
 from headwater.service.query import Query
+from headwater.settings import LimitSettings, SearchSettings, Settings
+
+TINY = SearchSettings(exact_rows=0, seal_rows=16)
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +123,34 @@ async def test_examples_in_space_are_places_and_need_vectors(tmp_path: Path) -> 
         await parts.store.write(put_pending(other, draft("late", "text")))
         with pytest.raises(InvalidQuery, match="no vectors"):
             await parts.search.search(other, Query(like=["late"]))
+
+
+@pytest.mark.parametrize("chunks", [3, 60, 150])
+@pytest.mark.parametrize("filter", [None, {"open": True}])
+async def test_examples_of_many_chunks_hide_nothing_behind_them(
+    tmp_path: Path, chunks: int, filter: dict[str, Any] | None
+) -> None:
+    settings = Settings(data=tmp_path, limits=LimitSettings(k=20), search=TINY)
+    async with running(settings) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        near = [(None, [100, number / chunks]) for number in range(chunks)]
+        await put(parts, library, "example", near, {"open": True})
+        for number in range(40):
+            await put(parts, library, f"d{number}", [(None, [10, number + 10])], {"open": True})
+        await put(parts, library, "other", [(None, [10, 9])], {"open": not filter})
+        expected = [] if filter else ["other"]
+        expected = [*expected, *(f"d{number}" for number in range(40))][:20]
+        found: list[str] = []
+        query = Query(like=["example"], k=6, filter=filter)
+        while True:
+            answer = await parts.search.search(library, query)
+            found += [hit.passage.document_id for hit in answer.hits]
+            if answer.next is None:
+                break
+            query.after = answer.next
+        assert found[:20] == expected
+        whole_answer = await parts.search.search(library, Query(like=["example"], k=20))
+        assert len(whole_answer.hits) == 20
 
 
 async def test_streamed_search_is_as_diverse_as_a_plain_one(tmp_path: Path) -> None:

@@ -40,18 +40,22 @@ class Neighbours(msgspec.Struct, frozen=True, gc=False):
     steps: tuple[Step, ...] = ()
 
 
-class Allowed(Protocol):
-    """Chunk rows that passed a filter; immutable, hashed by identity."""
+class Mask(Protocol):
+    """Which chunk rows may be found; immutable, hashed by identity."""
+
+    def mask(self, rows: Rows) -> NDArray[np.bool_]:
+        """One flag for each of these rising rows."""
+        ...
+
+
+class Allowed(Mask, Protocol):
+    """Chunk rows that passed a filter."""
 
     @property
     def count(self) -> int: ...
 
     def rows(self) -> Rows:
         """All of them, rising."""
-        ...
-
-    def mask(self, rows: Rows) -> NDArray[np.bool_]:
-        """One flag for each of these rising rows."""
         ...
 
 
@@ -90,7 +94,7 @@ class SearchEngine(ABC):
         k: Sequence[int],
         *,
         exact: bool = False,
-        allowed: Allowed | None = None,
+        allowed: Mask | None = None,
         ef: int | None = None,
     ) -> list[Neighbours]:
         """One answer per query row; `k[i]` results for query i, from `allowed` rows only.

@@ -1,4 +1,4 @@
-"""Chunk row numbers as sorted arrays: spans spelled out, and where rows lie in a part.
+"""Chunk row numbers as sorted arrays: spans spelled out, where rows lie in a part, all but some.
 
 Rows rise in every part of an index, so finding one is a binary search and no part keeps a map.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.model import Rows, Span
+from headwater.search.base import Mask
 
 NO_ROWS: Rows = np.empty(0, np.int64)
 
@@ -38,3 +39,22 @@ def slots_of(rows: Rows, wanted: Rows) -> NDArray[np.int64]:
     places = np.minimum(places, len(rows) - 1)
     found: Rows = places[rows[places] == wanted].astype(np.int64, copy=False)
     return found
+
+
+class AllBut:
+    """All rows, or those of a selection, but these rising ones. A `Mask`."""
+
+    __slots__ = ("__weakref__", "_among", "_rows")
+
+    def __init__(self, rows: Rows, among: Mask | None = None) -> None:
+        self._rows = rows
+        self._among = among
+
+    def mask(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of these rising rows are meant."""
+        flags = np.ones(len(rows), np.bool_) if self._among is None else self._among.mask(rows)
+        out = slots_of(rows, self._rows)
+        if len(out):
+            flags = flags.copy()
+            flags[out] = False
+        return flags

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.model import Rows
-from headwater.search.base import Allowed
+from headwater.search.base import Mask
 from headwater.search.segment import Segment
 
 Bitmaps = WeakKeyDictionary[Segment, NDArray[np.uint8]]
@@ -24,7 +24,7 @@ then never be let go of."""
 class Sieve:
     """Threads may share `bitmaps`: at worst they work out the same twice."""
 
-    def __init__(self, allowed: Allowed, bitmaps: Bitmaps | None = None) -> None:
+    def __init__(self, allowed: Mask, bitmaps: Bitmaps | None = None) -> None:
         self.allowed = allowed
         self._bits: Bitmaps = WeakKeyDictionary() if bitmaps is None else bitmaps
 

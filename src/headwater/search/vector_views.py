@@ -26,7 +26,7 @@ from headwater.errors import (
     LibraryRegenerated,
 )
 from headwater.model import AddedVectors, Change, Committed, Library, Position, Rows, Vectors
-from headwater.search.base import Allowed, Neighbours, SearchEngine, ViewStatus
+from headwater.search.base import Mask, Neighbours, SearchEngine, ViewStatus
 from headwater.search.index import VectorIndex
 from headwater.search.loader import Loader, Stale
 from headwater.search.page import (
@@ -86,7 +86,7 @@ class LocalViews(Views[View], SearchEngine):
         write_snapshots: Callable[[], bool],
     ) -> None:
         super().__init__("vector", settings, log, clock)
-        self._bitmaps: WeakKeyDictionary[Allowed, Bitmaps] = WeakKeyDictionary()
+        self._bitmaps: WeakKeyDictionary[Mask, Bitmaps] = WeakKeyDictionary()
         self._loader = Loader(folder, settings, log, clock)
         self._upkeep = Upkeep(
             folder,
@@ -116,7 +116,7 @@ class LocalViews(Views[View], SearchEngine):
         k: Sequence[int],
         *,
         exact: bool = False,
-        allowed: Allowed | None = None,
+        allowed: Mask | None = None,
         ef: int | None = None,
     ) -> list[Neighbours]:
         if queries.ndim != 2 or queries.shape[1] != library.dimension:

@@ -12,7 +12,8 @@ import anyio
 import numpy as np
 
 from headwater.model import Library, Position
-from headwater.search.base import KeywordEngine, SearchEngine
+from headwater.search.base import KeywordEngine, Mask, SearchEngine
+from headwater.search.rowsets import NO_ROWS, AllBut
 from headwater.service import ranking
 from headwater.service.explain import Explanation
 from headwater.service.query import Weights, Wish
@@ -26,6 +27,10 @@ the other does not reach the first ten; from 100 to 50 took a third off the legs
 
 _FUSED_AT_ONCE = 1_000
 """Rows that are fused on the loop, in half a millisecond; more go to a thread."""
+
+_LEFT_OUT_AFTERWARDS = 100
+"""Up to this many rows that must not be found are taken out of what was found, so much deeper; more
+are told to the index, or they might be all that it finds."""
 
 _SELECTED_AS_TERMS = 2_000
 """Up to this many rows are handed to the keyword view by name; it finds only among them."""
@@ -42,7 +47,7 @@ class Found:
 
 
 class Legs:
-    """Loop only. `most` is how many rows a leg is ever asked for."""
+    """Loop only. `most` is how many rows a search may show, pages before it included."""
 
     def __init__(
         self, engine: SearchEngine, keyword: KeywordEngine, pool: Pool, *, most: int
@@ -56,8 +61,10 @@ class Legs:
         self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
     ) -> Found:
         """More than k rows in order, if there are so many: one more says that a page follows."""
-        page, most = wish.page, self._most
-        depth = wish.k + 1 + len(target.excluded)
+        page = wish.page
+        few = target.excluded if len(target.excluded) <= _LEFT_OUT_AFTERWARDS else NO_ROWS
+        most = self._most + len(few)
+        depth = wish.k + 1 + len(few)
         if page is not None:
             depth += page.shown
         if wish.mode == "hybrid":
@@ -65,7 +72,7 @@ class Legs:
         while True:
             depth = min(depth, most)
             found = await self._legs(library, wish, target, depth, explanation)
-            ranked = ranking.without(found.ranked, target.excluded)
+            ranked = ranking.without(found.ranked, few)
             if page is not None:
                 ranked = ranking.after(ranked, page.score, page.row)
             found.ranked = ranked
@@ -122,12 +129,15 @@ class Legs:
         explanation: Explanation | None,
     ) -> Found:
         assert target.vector is not None
+        allowed: Mask | None = target.allowed
+        if len(target.excluded) > _LEFT_OUT_AFTERWARDS:
+            allowed = AllBut(target.excluded, allowed)
         (near,) = await self._engine.search(
             library,
             target.vector[None, :],
             [depth],
             exact=wish.query.exact,
-            allowed=target.allowed,
+            allowed=allowed,
             ef=wish.query.ef,
         )
         if explanation is not None:
