@@ -8,7 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
+from jobs.gate import Gate
 from jobs.pool import pool
 from jobs.types import Make
 from store.backend import create, draft, put
@@ -47,12 +49,14 @@ async def test_the_example_names_what_is_wrong(example: Any) -> None:
     assert caught.value.fields == {"path": "params.word"}
 
 
-def test_a_declared_type_is_found_and_a_broken_one_says_so(
+def point(name: str, value: str) -> EntryPoint:
+    return EntryPoint(name, value, registry.GROUP)
+
+
+@pytest.mark.anyio
+async def test_a_declared_type_is_found_and_a_broken_one_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def point(name: str, value: str) -> EntryPoint:
-        return EntryPoint(name, value, registry.GROUP)
-
     declared = {
         "count": point("count", "jobs.types:Make.count"),
         "gone": point("gone", "no.such.module:Type"),
@@ -62,9 +66,44 @@ def test_a_declared_type_is_found_and_a_broken_one_says_so(
     assert hasattr(Make, "count")
     types = Registry()
     assert types.names == ["count", "gone", "other"]
-    assert types.find("count").type == "count"
+    assert (await types.find("count")).type == "count"
     for broken in ("gone", "other"):
         with pytest.raises(JobFailed, match=broken):
-            types.find(broken)
+            await types.find(broken)
     with pytest.raises(InvalidJob, match="no job type 'bake'"):
-        types.find("bake")
+        await types.find("bake")
+
+
+@pytest.mark.anyio
+async def test_a_package_that_takes_long_to_import_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gate: Gate
+) -> None:
+    """The module waits for the gate, which is opened from the loop."""
+    lines = [
+        "from jobs.gate import pass_blocking",
+        "from jobs.types import Typed, nothing",
+        f"pass_blocking({str(gate)!r})",
+        "def make():",
+        "    return Typed('slow', nothing)",
+    ]
+    (tmp_path / "slow_to_import.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(
+        registry, "declared", lambda: {"slow": point("slow", "slow_to_import:make")}
+    )
+    async with pool(tmp_path) as opened:
+        (slow,) = await opened.submit("slow")
+        await opened.until(slow, "running")
+        await opened.ended(await opened.submit("nothing"))
+        assert (await opened.job(slow)).status == "running"
+        gate.open()
+        await opened.until(slow, "completed")
+        handlers = []
+
+        async def find() -> None:
+            handlers.append(await opened.runner.registry.find("slow"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(find)
+        assert len({id(handler) for handler in handlers}) == 1

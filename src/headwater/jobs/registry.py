@@ -2,21 +2,28 @@
 
 A package that declares an entry point in the group `headwater.jobs` adds a type of that name; the
 object is called without arguments and gives a `JobHandler`. Nothing of it is imported before a job
-of that type is submitted or run. See docs/jobs.md.
+of that type is submitted or run, and then in a thread: a package may take seconds, and the loop has
+requests to serve. See docs/jobs.md.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from headwater.errors import InvalidJob, JobFailed
 from headwater.jobs.base import JobHandler
+from headwater.threads import Crew
 
 GROUP = "headwater.jobs"
+
+_IMPORTS = 4
+_PATIENCE = timedelta(seconds=1)
+"""With an import that hangs, when whoever wants it is to stop."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -36,6 +43,7 @@ class Registry:
 
     def __init__(self, handlers: Iterable[JobHandler] = ()) -> None:
         self._handlers: dict[str, JobHandler] = {}
+        self._crew = Crew("job-types", _IMPORTS, _PATIENCE)
         for handler in handlers:
             self.add(handler)
 
@@ -44,12 +52,16 @@ class Registry:
         assert handler.type not in self._handlers, f"{handler.type} is there already"
         self._handlers[handler.type] = handler
 
+    async def look(self) -> None:
+        """Find out what is declared, which reads a file of each package that is installed."""
+        await self._crew.call(declared)
+
     @property
     def names(self) -> list[str]:
         """All types, sorted."""
         return sorted({*self._handlers, *declared()})
 
-    def find(self, type: str) -> JobHandler:
+    async def find(self, type: str) -> JobHandler:
         """Raises `InvalidJob` for a type that nobody declares, `JobFailed` for a broken one."""
         handler = self._handlers.get(type)
         if handler is None:
@@ -59,7 +71,8 @@ class Registry:
                     f"there is no job type {type[:80]!r}; one of {', '.join(self.names)}",
                     path="type",
                 )
-            handler = self._handlers[type] = _make(point)
+            # Two that want it at once get the same.
+            handler = self._handlers.setdefault(type, await self._crew.call(_make, point))
         return handler
 
     def heavy(self, type: str) -> bool:

@@ -90,6 +90,7 @@ class JobRunner:
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Run jobs until cancelled; then give back those that run."""
+        await self.registry.look()
         await self._register()
         task_status.started()
         try:
@@ -262,7 +263,7 @@ class JobRunner:
             with context.scope:
                 for other in before:
                     await other.left.wait()
-                handler = self.registry.find(job.type)
+                handler = await self.registry.find(job.type)
                 context.heavy = handler.heavy  # a package's type was not known before
                 result = self._fitting(await handler.run(context))
         except Exception as error:  # noqa: BLE001 – the job's root: it fails, nobody else does

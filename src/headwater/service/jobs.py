@@ -124,7 +124,7 @@ class Jobs:
         max_attempts: int | None,
     ) -> Checked:
         """Everything about a job but when it is to run. Raises as `submit`."""
-        handler = self.registry.find(type)
+        handler = await self.registry.find(type)
         attempts = self._settings.max_attempts if max_attempts is None else max_attempts
         if not 1 <= attempts <= MOST_ATTEMPTS:
             raise InvalidJob(f"must be from 1 to {MOST_ATTEMPTS}", path="max_attempts")

@@ -73,7 +73,7 @@ class BatchExport:
     async def check(self, params: Params, library: Library | None) -> Params:
         given = read(params, ExportParams)
         if given.format == "parquet":
-            arrow()
+            await self.pool.call(arrow)  # some 300 ms the first time
             if given.compression is not None:
                 raise InvalidJob(
                     "Parquet is compressed as it is; leave `compression` out",
