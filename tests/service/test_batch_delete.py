@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from service.job_house import Fault, JobHouse, job_house, unit
+from store.backend import draft
 
 from headwater.errors import InvalidJob
 from headwater.model import Library
 from headwater.service.job_types import batch_delete
 from headwater.service.job_types.batch_delete import BatchDelete
+from headwater.store.base import DeleteDocument, DeleteDocuments, PatchDocument, PutDocuments
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +64,9 @@ async def test_delete_cut_off_at_every_write_takes_each_once(
                     lambda attempt, n=nth, a=after: Fault(n, a) if attempt == 0 else None,  # type: ignore[misc]
                 )
                 assert done.status == "completed"
-                assert (done.result or {})["deleted"] == gone
+                result = done.result or {}
+                assert result["deleted"] == gone
+                assert result.get("not_found_ids", ["none"]) == ["none"]
                 assert len(await home.documents(library)) == 60 - gone
                 told = await home.events(library, "document.deleted")
                 assert len(told) == gone
@@ -76,6 +82,59 @@ async def test_what_comes_after_the_job_began_stays(tmp_path: Path) -> None:
         done = await home.run(handler, job)
         assert (done.result or {})["deleted"] == 20
         assert set(await home.documents(library)) == {"d100"}
+
+
+async def test_a_document_that_is_changed_before_every_write_has_its_outcome_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home, "books", 8)
+        number, write = library.number, home.parts.log.store.write
+        left = [
+            PatchDocument(number, "d2", title="still even"),
+            PatchDocument(number, "d4", metadata={"even": False}),
+            DeleteDocument(number, "d6"),
+            PutDocuments(number, [draft("d6", "new")], np.ones((1, 3), np.float32)),
+        ]
+
+        async def others_first(command: Any) -> Any:
+            if any(isinstance(one, DeleteDocuments) for one in getattr(command, "commands", ())):
+                for change in left:
+                    await write(change)
+                left[:] = [PatchDocument(number, "d2", title=f"{time.monotonic()}")]
+            return await write(command)
+
+        monkeypatch.setattr(home.parts.log.store, "write", others_first)
+        job = await home.submit(handler, {"filter": {"even": {"$ne": False}}}, library)
+        done = await home.run(handler, job)
+        result = done.result or {}
+        assert (result["deleted"], result["spared"]) == (2, 2)
+        # The last of them was put when the job had begun.
+        assert set(await home.documents(library)) == {"d1", "d3", "d4", "d5", "d6", "d7"}
+
+
+async def test_named_documents_that_are_not_there_are_told(tmp_path: Path) -> None:
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home, "books", 4)
+        ids = [*(f"none-{n:03}" for n in range(150)), "d1", "d9"]
+        job = await home.submit(handler, {"ids": ids}, library)
+        result = (await home.run(handler, job)).result or {}
+        assert (result["deleted"], result["not_found"]) == (1, 151)
+        assert result["not_found_ids"] == ids[:100]
+
+
+async def test_an_error_that_is_no_documents_is_not_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(id: str) -> str:
+        raise ZeroDivisionError(id)
+
+    monkeypatch.setattr(batch_delete, "check_id", broken)
+    async with job_house(tmp_path) as home:
+        with pytest.raises(ZeroDivisionError):
+            await handler_of(home).check({"ids": ["a"]}, None)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

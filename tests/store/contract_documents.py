@@ -52,6 +52,15 @@ class DocumentContract:
             await store.write(PatchDocument(library.number, "kept", title="T"))
             stale = DeleteDocuments(library.number, ["kept"], [written[3].position])
             assert await store.write(stale) == [None]
+            asked: list[tuple[int, bytes]] = []
+
+            def still(row: int, metadata: bytes) -> bool:
+                asked.append((row, metadata))
+                return False
+
+            unless = DeleteDocuments(library.number, ["kept"], [written[3].position], still)
+            assert await store.write(unless) == [None]
+            assert asked == [(left[0].row, b'{"lang":"en"}')]
             (kept,) = await store.read(
                 lambda reader: reader.described(library.number, after_row=0, limit=9)
             )

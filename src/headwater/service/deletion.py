@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from headwater.changes.log import Log
 from headwater.filters import Filter
-from headwater.model import Described, Document, Library, Position
+from headwater.model import Described, Library, Position
 from headwater.search.base import SearchEngine
 from headwater.service.matching import SCANNED_DOCUMENTS, find, meets
 from headwater.store.base import DeleteDocuments, Reader
@@ -24,8 +24,6 @@ _SCANNED = 100_000
 _DOCUMENTS = 200
 _CHUNKS = 2_000
 """Of one transaction; about 10 ms."""
-_ATTEMPTS = 5
-"""To delete a document that is changed all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,29 +105,17 @@ class Deletions:
         return Deletion(deleted, deleted, position)
 
     async def _delete(
-        self, library: Library, filter: Filter, found: Sequence[Described | Document]
+        self, library: Library, filter: Filter, found: Sequence[Described]
     ) -> list[Position]:
-        """Delete what was found, as long as it goes on meeting the filter."""
-        gone: list[Position] = []
-        for _ in range(_ATTEMPTS):
-            ids = [document.id for document in found]
-            command = DeleteDocuments(
-                library.number, ids, [document.position for document in found]
-            )
-            done: list[Position | None] = await self._log.store.write(command)
-            gone += [position for position in done if position is not None]
-            left = [id for id, position in zip(ids, done, strict=True) if position is None]
-            if not left:
-                break
-
-            def read(reader: Reader, left: list[str] = left) -> dict[str, Document]:
-                return reader.documents_by_id(library.number, left)
-
-            now = await self._log.store.read(read)
-            found = [document for document in now.values() if meets(filter, document.metadata)]
-            if not found:
-                break
-        return gone
+        """Delete what was found and by its turn, in the transaction, still meets the filter."""
+        command = DeleteDocuments(
+            library.number,
+            [document.id for document in found],
+            [document.position for document in found],
+            lambda row, metadata: meets(filter, metadata),
+        )
+        done: list[Position | None] = await self._log.store.write(command)
+        return [position for position in done if position is not None]
 
 
 def pieces(documents: Sequence[T], chunks_of: Callable[[T], int]) -> Iterator[list[T]]:

@@ -235,12 +235,15 @@ class DeleteDocuments:
     """→ `list[Position | None]`, one per id, in order: None where nothing was deleted.
 
     A change `document.deleted` for each, as of `DeleteDocument`. With `positions`, one per id, only
-    documents whose last change is still that one. Raises `LibraryNotFound` as a whole.
+    documents whose last change is still that one; and those that were changed since and `still`
+    are to go, by their row and metadata. That is called in the writing thread, and must be quick.
+    Raises `LibraryNotFound` as a whole.
     """
 
     number: int
     ids: Sequence[str]
     positions: Sequence[Position] | None = None
+    still: Callable[[int, bytes], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

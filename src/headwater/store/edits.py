@@ -56,7 +56,7 @@ def delete_documents(tx: Transaction, command: DeleteDocuments) -> list[Position
     positions: list[Position | None] = []
     for id, position in zip(command.ids, wanted, strict=True):
         document = current.get(id)
-        if document is None or position not in (None, document.position):
+        if document is None or not _goes(command, position, document):
             positions.append(None)
             continue
         del current[id]  # named again, it is not there any more
@@ -64,6 +64,12 @@ def delete_documents(tx: Transaction, command: DeleteDocuments) -> list[Position
         positions.append(_tell_deleted(tx, library.id, document))
     _remove(tx, library.number, gone)
     return positions
+
+
+def _goes(command: DeleteDocuments, position: Position | None, document: Held) -> bool:
+    if position in (None, document.position):
+        return True
+    return command.still is not None and command.still(document.row, document.metadata)
 
 
 def _tell_deleted(tx: Transaction, library_id: str, document: Held) -> Position:

@@ -2,22 +2,21 @@
 
 Each piece is one transaction with the place the job has reached, so that what is counted as deleted
 was deleted once. A filter takes the documents that were there when the job began; one that an
-update takes out of the filter stays.
+update has taken out of the filter by its turn stays, which the transaction itself decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from headwater import failpoints
 from headwater.changes.log import Log
-from headwater.errors import InvalidJob
+from headwater.errors import InvalidDocument, InvalidJob
 from headwater.filters import Filter
 from headwater.jobs.base import JobContext, Params, Result
-from headwater.model import Described, Document, Library, Position
+from headwater.model import Described, Library, Position
 from headwater.service.deletion import pieces
 from headwater.service.drafts import check_id
 from headwater.service.job_types.params import filter_of, kept, read
@@ -30,7 +29,7 @@ MAX_IDS = 10_000
 _FOUND = 2_000
 """Documents of a filter that are found at once, and then deleted in pieces."""
 _NAMED = 1_000
-_ATTEMPTS = 5
+_MISSING_SHOWN = 100
 
 
 class DeleteParams(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -41,13 +40,19 @@ class DeleteParams(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
 
 
 class State(msgspec.Struct, omit_defaults=True):
-    """`reached` is a document's row, or how many of the ids; `last_row` is where a filter ends."""
+    """`reached` is a document's row, or how many of the ids; `last_row` is where a filter ends.
+
+    `missing` counts the ids that there were no documents of, or what was found and was not there,
+    or not in the filter, by its turn; `missing_ids` are the first of those ids.
+    """
 
     begun: bool = False
     reached: int = 0
     last_row: int = 0
     deleted: int = 0
     position: Position = 0
+    missing: int = 0
+    missing_ids: list[str] = []
 
 
 class BatchDelete:
@@ -78,8 +83,8 @@ class BatchDelete:
             for place, id in enumerate(given.ids):
                 try:
                     check_id(id)
-                except Exception as error:
-                    raise InvalidJob(str(error), path=f"params.ids[{place}]") from error
+                except InvalidDocument as error:
+                    raise InvalidJob(error.detail, path=f"params.ids[{place}]") from error
             given.ids = list(dict.fromkeys(given.ids))
         return kept(given)
 
@@ -103,8 +108,13 @@ class _Delete:
             await self._named(self._params.ids)
         else:
             await self._matching(filter_of(self._params.filter))
-        cursor = self._type.log.cursor(self._state.position)
-        return {"deleted": self._state.deleted, "cursor": str(cursor)}
+        state = self._state
+        result: Result = {"deleted": state.deleted}
+        if self._params.ids is not None:
+            result |= {"not_found": state.missing, "not_found_ids": state.missing_ids}
+        else:
+            result |= {"spared": state.missing}
+        return result | {"cursor": str(self._type.log.cursor(state.position))}
 
     async def _named(self, ids: list[str]) -> None:
         number, context = self._library.number, self._context
@@ -126,7 +136,13 @@ class _Delete:
             self._state = State(begun=True, last_row=last_row)
             await context.save(msgspec.to_builtins(self._state))
         context.progress(self._state.deleted, None, "deleting")
-        while (start := self._state.reached) < self._state.last_row:
+        last_row = self._state.last_row
+
+        def goes(row: int, metadata: bytes) -> bool:
+            """Whether one that was changed since it was found is to go as it is now."""
+            return row <= last_row and meets(filter, metadata)
+
+        while (start := self._state.reached) < last_row:
 
             def look(reader: Reader, start: int = start) -> tuple[list[Described], int | None]:
                 still(reader, self._library)  # else none would be found, and the job be done
@@ -137,42 +153,30 @@ class _Delete:
                 return find(page, filter, start, _FOUND)
 
             found, next_row = await context.read(look)
-            last_row = self._state.last_row
             found = [document for document in found if document.row <= last_row]
             for piece in pieces(found, lambda document: document.chunks.count):
-                await self._while_meeting(filter, piece)
+                ids = [document.id for document in piece]
+                positions = [document.position for document in piece]
+                await self._delete(DeleteDocuments(number, ids, positions, goes))
             await self._reach(last_row if next_row is None else next_row)
 
-    async def _while_meeting(self, filter: Filter, found: Sequence[Described | Document]) -> None:
-        """Delete what was found, as long as it goes on meeting the filter."""
-        number = self._library.number
-        for _ in range(_ATTEMPTS):
-            ids = [document.id for document in found]
-            positions = [document.position for document in found]
-            done = await self._delete(DeleteDocuments(number, ids, positions))
-            left = [id for id, position in zip(ids, done, strict=True) if position is None]
-
-            def read(reader: Reader, left: list[str] = left) -> dict[str, Document]:
-                return reader.documents_by_id(number, left)
-
-            now = await self._context.read(read) if left else {}
-            found = [document for document in now.values() if meets(filter, document.metadata)]
-            if not found:
-                return
-
-    async def _delete(
-        self, command: DeleteDocuments, reached: int | None = None
-    ) -> list[Position | None]:
+    async def _delete(self, command: DeleteDocuments, reached: int | None = None) -> None:
         """Delete, and be at `reached` when it is given, in one transaction."""
         before = self._state
 
         def after(done: list[Position | None]) -> State:
             gone = [position for position in done if position is not None]
+            missing = [id for id, gone in zip(command.ids, done, strict=True) if gone is None]
+            shown = before.missing_ids
+            if reached is not None:
+                shown = [*shown, *missing[: _MISSING_SHOWN - len(shown)]]
             return msgspec.structs.replace(
                 before,
                 reached=before.reached if reached is None else reached,
                 deleted=before.deleted + len(gone),
                 position=max([before.position, *gone]),
+                missing=before.missing + len(missing),
+                missing_ids=shown,
             )
 
         done: list[Position | None] = await self._context.write(
@@ -182,7 +186,6 @@ class _Delete:
         failpoints.reach("delete.after_piece")
         if reached is None:
             self._context.progress(self._state.deleted)
-        return done
 
     async def _reach(self, row: int) -> None:
         """Everything up to that row has been looked at."""
