@@ -91,7 +91,7 @@ async def test_a_document_that_is_changed_before_every_write_has_its_outcome_all
         handler = handler_of(home)
         library = await filled(home, "books", 8)
         number, write = library.number, home.parts.log.store.write
-        left = [
+        left: list[Any] = [
             PatchDocument(number, "d2", title="still even"),
             PatchDocument(number, "d4", metadata={"even": False}),
             DeleteDocument(number, "d6"),

@@ -15,6 +15,7 @@ from typing import Literal
 
 import anyio
 import msgspec
+import structlog
 
 from headwater import failpoints
 from headwater.changes.log import Log
@@ -34,7 +35,9 @@ from headwater.store.batch_commands import BeginBatch, EndBatch
 from headwater.threads import Pool
 
 Response = Literal["results", "errors", "summary"]
+log_line = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
+_END_S = 5.0
 _PENDING = b',"embedding":"pending_embedding"'
 
 
@@ -90,6 +93,8 @@ class Ingest:
         self.settings = settings
         self.limits = limits
         self.pool = pool
+        self._left: dict[str, EndBatch] = {}
+        """Ends of batches that the store has not taken yet, by id."""
 
     async def run(
         self,
@@ -110,6 +115,28 @@ class Ingest:
         self.documents.preparer(library)  # refuse before the first line, if at all
         stream = _Stream(self, library, response, batch_id, searchable, on_failure)
         await stream.run(body, answer)
+
+    async def end(self, command: EndBatch) -> None:
+        """End the batch of a stream that broke off: in a moment, or before the next one begins.
+
+        Raises nothing, so that it stands in no other error's way. When the process ends before,
+        the batch has failed with it.
+        """
+        self._left[command.batch_id] = command
+        with anyio.move_on_after(_END_S, shield=True):
+            await self.end_left()
+        if command.batch_id in self._left:
+            log_line.warning("batch.end_not_written", batch=command.batch_id)
+
+    async def end_left(self) -> None:
+        """End what could not be ended; what still cannot be is left."""
+        for batch_id, command in list(self._left.items()):
+            try:
+                await self.log.store.write(command)
+            except HeadwaterError as error:
+                log_line.debug("batch.store_failed", batch=batch_id, detail=error.detail)
+            else:
+                self._left.pop(batch_id, None)
 
 
 @dataclass
@@ -137,8 +164,8 @@ class _Stream:
                 await self._work(body)
         except BaseException as error:
             if self.begun:
-                with anyio.move_on_after(5, shield=True):
-                    await self._end(_reason(error))
+                counts = self.counts.as_dict()
+                await self.ingest.end(EndBatch(self.batch_id, counts, _reason(error)))
             raise
         finally:
             self.spool.close()
@@ -193,6 +220,7 @@ class _Stream:
         self, group: Group, prepared: list[Prepared | Refusal], command: PutDocuments | None
     ) -> None:
         if not self.begun:
+            await self.ingest.end_left()
             self.begun = True
             self.position = await self.ingest.log.store.write(
                 BeginBatch(self.library.number, self.batch_id, self.ingest.owner)
