@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakSet
@@ -14,14 +15,18 @@ from service.whole import put, running, search_of, whole
 from store.backend import DIMENSION, draft, put_pending
 
 from headwater.app import Parts
+from headwater.changes.log import Log
 from headwater.embed import Embedders
-from headwater.errors import EmbedderUnavailable, InvalidQuery, NotCaughtUp
+from headwater.errors import AnswerTooLarge, EmbedderUnavailable, InvalidQuery, NotCaughtUp
 from headwater.filters import Filter
-from headwater.model import Library, Position
+from headwater.model import Library, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine
 from headwater.search.metadata_selection import Selection
+from headwater.service.hits import Hits
 from headwater.service.query import Query
+from headwater.service.search import Answer
 from headwater.settings import LimitSettings, SearchSettings, Settings
+from headwater.threads import Pool
 
 TINY = SearchSettings(exact_rows=0, seal_rows=16)
 
@@ -209,3 +214,85 @@ async def test_token_with_another_depth_is_no_bug(tmp_path: Path) -> None:
         wish = Query(query="moon", mode="vector", score_threshold=float("nan"))
         with pytest.raises(InvalidQuery, match="score_threshold"):
             await parts.search.search(library, wish)
+
+
+def narrow(folder: Path, answer_bytes: int) -> Settings:
+    return Settings(data=folder, limits=LimitSettings(answer_bytes=answer_bytes))
+
+
+async def test_answers_have_a_limit_that_streams_do_not(tmp_path: Path) -> None:
+    async with running(narrow(tmp_path, 10_000)) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        for number in range(30):
+            text = "word " * 200
+            await put(parts, library, f"d{number}", [(text, [10, number])] * 2, {"n": number})
+        find = parts.search.search
+        assert len((await find(library, Query(vector=[1, 0], k=9))).hits) == 9
+        with pytest.raises(AnswerTooLarge, match="10,000 bytes") as caught:
+            await find(library, Query(vector=[1, 0], k=10))
+        assert caught.value.fields == {"limit_bytes": 10_000}
+        # What is looked at to make groups, and for diversity, is not in the answer.
+        grouped = await find(library, Query(vector=[1, 0], k=9, group_by="document", group_size=1))
+        assert [len(group.hits) for group in grouped.groups or ()] == [1] * 9
+        with pytest.raises(AnswerTooLarge):
+            await find(library, Query(vector=[1, 0], k=9, group_by="document", group_size=2))
+        assert len((await find(library, Query(vector=[1, 0], k=5, mmr=0.5))).hits) == 5
+        answer, pages = await parts.search.stream(library, Query(vector=[1, 0], k=60))
+        assert sum([len(page) async for page in pages]) == 60
+        assert answer.exact
+
+
+async def test_vectors_count_as_they_are_sent(tmp_path: Path) -> None:
+    async with running(narrow(tmp_path, 40_000)) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=200)
+        for number in range(12):
+            await put(parts, library, f"d{number}", [(None, [1.0, number] * 100)])
+        query = Query(vector=[1.0] * 200, k=9, include=["vector"])
+        assert len((await parts.search.search(library, query)).hits) == 9
+        query.k = 10
+        with pytest.raises(AnswerTooLarge):
+            await parts.search.search(library, query)
+        query.include = []
+        assert len((await parts.search.search(library, query)).hits) == 10
+
+
+async def test_answers_of_a_batch_share_the_room_and_those_refused_take_none(
+    tmp_path: Path,
+) -> None:
+    async with running(narrow(tmp_path, 10_000)) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        for number in range(30):
+            await put(parts, library, f"d{number}", [("word " * 200, [10, number])])
+        queries = [Query(vector=[1, 0], k=k) for k in (20, 3, 20, 3, 20, 3, 5)]
+        one, *others = await parts.search.search_all(library, queries)
+        assert isinstance(one, AnswerTooLarge)
+        found = [answer for answer in others if isinstance(answer, Answer)]
+        assert sum(len(answer.hits) for answer in found) <= 9
+        alone = await parts.search.search_all(library, [queries[0], queries[1]])
+        assert [isinstance(answer, Answer) for answer in alone] == [False, True]
+
+
+class Losing(Hits):
+    """The first answer loses a hit on its way, as when a document is deleted just then."""
+
+    def __init__(self, log: Log, pool: Pool) -> None:
+        super().__init__(log, pool)
+        self.lost: Sequence[int] = ()
+
+    async def passages(
+        self, library: Library, rows: Sequence[int], **how: Any
+    ) -> dict[int, Passage]:
+        if not self.lost:
+            self.lost, rows = rows[:1], rows[1:]
+        return await super().passages(library, rows, **how)
+
+
+async def test_an_answer_that_is_made_again_takes_its_room_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.service.search.Hits", Losing)
+    async with running(narrow(tmp_path, 10_000)) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        for number in range(9):
+            await put(parts, library, f"d{number}", [("word " * 200, [10, number])])
+        assert len((await parts.search.search(library, Query(vector=[1, 0], k=9))).hits) == 9

@@ -191,6 +191,11 @@ class DocumentContract:
                 lambda reader: reader.passages([*rows.tolist(), 10**9], vectors=True)
             )
             assert list(passages) == rows.tolist()
+            bare = await store.read(lambda reader: reader.passages(rows.tolist(), texts=False))
+            assert {(one.text, one.vector) for one in bare.values()} == {(None, None)}
+            assert [bare[row].document_id for row in bare] == [
+                passages[row].document_id for row in bare
+            ]
             for passage in passages.values():
                 assert passage.vector is not None
                 assert passage.vector.tolist() == vector(passage.text or "").tolist()

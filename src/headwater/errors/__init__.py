@@ -30,6 +30,7 @@ message always names the next step.
     │   ├── BodyTooLarge
     │   ├── TooManyItems
     │   ├── TooManyLines
+    │   ├── AnswerTooLarge
     │   ├── TooManyHits
     │   ├── TooManyAlerts
     │   ├── TooManySubscriptions

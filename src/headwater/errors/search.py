@@ -21,6 +21,12 @@ class InvalidFilter(InvalidInput):
     code = "invalid_filter"
 
 
+class AnswerTooLarge(TooLarge):
+    """More passages, or longer vectors, than one answer may hold."""
+
+    code = "answer_too_large"
+
+
 class TooManyHits(TooLarge):
     """More hits than a live query may keep."""
 

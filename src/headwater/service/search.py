@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import anyio
@@ -30,7 +31,7 @@ from headwater.model import Cursor, Library, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
 from headwater.service import ranking
 from headwater.service.explain import Explanation
-from headwater.service.hits import PAGE, Hit, Hits
+from headwater.service.hits import PAGE, Hit, Hits, Room
 from headwater.service.legs import Found, Legs, leg_depth
 from headwater.service.libraries import still
 from headwater.service.paging import PageToken
@@ -68,6 +69,10 @@ class Answer:
     degraded: str | None = None
     explanation: dict[str, Any] | None = None
 
+    def all_hits(self) -> list[Hit]:
+        """Those of its groups, too."""
+        return [*self.hits, *(hit for group in self.groups or () for hit in group.hits)]
+
 
 class Search:
     """Searches libraries. Loop only; `run` owns the lane that fetches passages."""
@@ -101,28 +106,36 @@ class Search:
 
     # ── Questions ───────────────────────────────────────────────────────────────────────────────
 
-    async def search(self, library: Library, query: Query) -> Answer:
-        """The best hits, best first. Raises `InvalidQuery` and what the views raise."""
+    async def search(self, library: Library, query: Query, room: Room | None = None) -> Answer:
+        """The best hits, best first.
+
+        Raises `InvalidQuery`, `AnswerTooLarge` and what the views raise.
+        """
+        room = room or self._room()
         try:
-            return await self._search(library, query)
+            return await self._search(library, query, room)
         except LibraryRegenerated:
             # The query was embedded by the model before: once more, by the one of now.
-            return await self._search(await self._again(library), query)
+            return await self._search(await self._again(library), query, room)
+
+    def _room(self) -> Room:
+        return Room(self._limits.answer_bytes)
 
     async def _again(self, library: Library) -> Library:
         """The library as it is now. Raises `LibraryNotFound`."""
         return await self._log.store.read(lambda reader: still(reader, library))
 
-    async def _search(self, library: Library, query: Query) -> Answer:
+    async def _search(self, library: Library, query: Query, room: Room) -> Answer:
         wish = check(query, library, self._limits)
         explanation = Explanation(self._clock) if query.explain else None
         if query.min_cursor is not None:
             await self.wait_for(library, query.min_cursor)
         for attempt in range(1, _ATTEMPTS + 1):
             target = await self._targets.find(library, wish, explanation)
-            answer, whole = await self._answer(library, wish, target, explanation)
+            answer, whole = await self._answer(library, wish, target, explanation, room)
             if whole or attempt == _ATTEMPTS:
                 break
+            room.give_back(hit.passage for hit in answer.all_hits())
             await self._engine.caught_up(library.id, self._log.head)
         answer.degraded = target.degraded
         if explanation is not None:
@@ -135,11 +148,12 @@ class Search:
         """Several searches at once, answered in their order, an error for each that is wrong."""
         answers: list[Answer | HeadwaterError | None] = [None] * len(queries)
         turns = anyio.Semaphore(_BATCH_AT_ONCE)
+        room = self._room()
 
         async def one(number: int, query: Query) -> None:
             async with turns:
                 try:
-                    answers[number] = await self.search(library, query)
+                    answers[number] = await self.search(library, query, room)
                 except HeadwaterError as error:
                     answers[number] = error
 
@@ -213,16 +227,21 @@ class Search:
     # ── Shaping the answer ──────────────────────────────────────────────────────────────────────
 
     async def _answer(
-        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
+        self,
+        library: Library,
+        wish: Wish,
+        target: Target,
+        explanation: Explanation | None,
+        room: Room,
     ) -> tuple[Answer, bool]:
         """The answer, and whether no hit was lost on the way to the store."""
         query = wish.query
         if query.group_by is not None:
-            return await self._grouped(library, wish, target, explanation)
+            return await self._grouped(library, wish, target, explanation, room)
         found = await self._chosen(library, wish, target, explanation)
         shown = found.ranked.pick(slice(query.k))
         first = 1 if wish.page is None else wish.page.shown + 1
-        hits = await self._hits.of(library, wish, shown, first)
+        hits = await self._hits.of(library, wish, shown, first, room)
         hits = await self._hits.highlighted(library, wish, hits)
         if explanation is not None:
             explanation.lap("fetch")
@@ -256,7 +275,8 @@ class Search:
         wanted = wish.mmr.candidates or max(50, 4 * wish.k)
         found = await self._legs.find(library, wish.asking(wanted), target, explanation)
         candidates = found.ranked.pick(slice(wanted))
-        passages = await self._hits.passages(library, candidates, vectors=True)
+        rows = candidates.rows.tolist()
+        passages = await self._hits.passages(library, rows, texts=False, vectors=True)
         # In a thread: a thousand picks of long vectors take seconds.
         found.ranked = await self._pool.call(
             _diversified, candidates, passages, library.dimension, wish.mmr.relevance, wish.k
@@ -265,7 +285,12 @@ class Search:
         return found
 
     async def _grouped(
-        self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
+        self,
+        library: Library,
+        wish: Wish,
+        target: Target,
+        explanation: Explanation | None,
+        room: Room,
     ) -> tuple[Answer, bool]:
         """k documents with their best chunks, from as many chunks as that takes."""
         query = wish.query
@@ -273,7 +298,7 @@ class Search:
         while True:
             found = await self._legs.find(library, wish.asking(wanted), target, explanation)
             ranked = found.ranked.pick(slice(wanted))
-            hits = await self._hits.of(library, wish, ranked, 1)
+            hits = await self._hits.of(library, wish, ranked, 1, bare=True)
             groups: dict[str, list[Hit]] = {}
             for hit in hits:
                 groups.setdefault(hit.passage.document_id, []).append(hit)
@@ -281,12 +306,17 @@ class Search:
             if len(groups) >= query.k or at_end or wanted == self._limits.k:
                 break
             wanted = min(self._limits.k, 4 * wanted)
+        chosen = [
+            hit for own in list(groups.values())[: query.k] for hit in own[: query.group_size]
+        ]
+        shown = await self._hits.whole(library, wish, chosen, room)
+        shown = await self._hits.highlighted(library, wish, shown)
         answer = Answer([], found.position, found.exact, wish.mode)
         answer.groups = [
-            Group(rank, await self._hits.highlighted(library, wish, own[: query.group_size]))
-            for rank, own in enumerate(list(groups.values())[: query.k], 1)
+            Group(rank, list(own))
+            for rank, (_, own) in enumerate(groupby(shown, lambda hit: hit.passage.document_id), 1)
         ]
-        return answer, len(hits) == len(ranked)
+        return answer, len(hits) == len(ranked) and len(shown) == len(chosen)
 
 
 def _diversified(

@@ -16,6 +16,11 @@ class LimitSettings(Section):
     batch_queries: int = count(100, "Queries in one batch search.")
     page_items: int = count(1_000, "Items in one page of a listing.")
     k: int = count(10_000, "Results of one search.")
+    answer_bytes: int = in_bytes(
+        128 * MiB,
+        "Passages and vectors in the answer to a search, or to a batch of them; a stream may have "
+        "more",
+    )
     query_chars: int = count(10_000, "Length of a text query, in characters.")
     dimension: int = count(4_096, "Dimension of a library.")
     chunks_per_document: int = count(10_000, "Chunks of one document.")

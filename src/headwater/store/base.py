@@ -417,7 +417,9 @@ class Reader(AlertReader, BatchReader, JobReader, SessionReader):
         their own."""
 
     @abstractmethod
-    def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
+    def passages(
+        self, rows: Sequence[int], *, texts: bool = True, vectors: bool = False
+    ) -> dict[int, Passage]:
         """The passages of those chunk rows that still exist."""
 
     @abstractmethod

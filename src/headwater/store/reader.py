@@ -304,7 +304,10 @@ class SqliteReader(SqliteJobReader, Reader):
                 found[row] = document, own
         return found
 
-    def passages(self, rows: Sequence[int], *, vectors: bool = False) -> dict[int, Passage]:
+    def passages(
+        self, rows: Sequence[int], *, texts: bool = True, vectors: bool = False
+    ) -> dict[int, Passage]:
+        text_column = "c.text" if texts else "NULL"
         vector = self._vector() if vectors else "NULL"
         found: dict[int, Passage] = {}
         for part in in_lists([int(row) for row in rows]):
@@ -321,7 +324,7 @@ class SqliteReader(SqliteJobReader, Reader):
                 own,
                 blob,
             ) in self._db.execute(
-                "SELECT c.row, d.id, d.title, c.ordinal, c.text, c.start_char, c.end_char, "
+                f"SELECT c.row, d.id, d.title, c.ordinal, {text_column}, c.start_char, c.end_char, "
                 f"d.metadata, c.metadata, {vector} FROM chunks c CROSS JOIN documents d "
                 f"{_VISIBLE} AND d.row = c.document AND c.row IN ({marks})",
                 values,
