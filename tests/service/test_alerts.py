@@ -16,16 +16,20 @@ from hypothesis import strategies as st
 from live.model import DIMENSION, vector_of
 from live.test_exactness import Stage
 from search.brute import ranked
-from service.whole import running
+from service.whole import running, whole
+from store.backend import draft
 
 from headwater.app import Parts
 from headwater.clock import SystemClock
 from headwater.errors import AlertNotFound, InvalidQuery, TooManyAlerts
 from headwater.filters import matches, parse
 from headwater.model import Alert, Library, Metric, Position
+from headwater.service.alert_matching import AlertMatching
 from headwater.service.alerts import AlertPatch, NewAlert
 from headwater.service.drafts import ChunkInput, DocumentInput
 from headwater.settings import LiveSettings, Settings
+from headwater.store.alert_commands import CreateAlert
+from headwater.store.base import PutDocuments, Together
 
 IDS = st.integers(0, 6).map(lambda number: f"d{number}")
 CHUNKS = st.lists(st.tuples(st.integers(0, 12), st.just({}) | metadata), min_size=1, max_size=4)
@@ -210,3 +214,60 @@ async def test_alerts_say_what_is_wrong_with_them(tmp_path: Path) -> None:
         changed: Alert = await parts.alerts.patch(library, made.id, AlertPatch(query="moon"))
         assert (changed.query, changed.version) == ("moon", 2)
         assert changed.vector.tolist() != made.vector.tolist()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("far", [False, True], ids=["from the ring", "from the store"])
+async def test_what_is_committed_with_a_librarys_first_alert_is_matched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: bool
+) -> None:
+    """The follower meets both in one stretch, and knew nothing of the library before."""
+    if far:
+        monkeypatch.setattr(AlertMatching, "_from_ring", lambda self: None)
+    async with whole(tmp_path) as parts:
+        other = await parts.libraries.create("other", embedder="none", dimension=DIMENSION)
+        await parts.alerts.create(other, NewAlert(0.9, vector=vector_of(3).tolist()))
+        library = await parts.libraries.create("notes", embedder="none", dimension=DIMENSION)
+        await _caught_up(parts)
+        start = parts.log.head
+        alert = CreateAlert(library.number, "a", None, None, vector_of(1), 0.5, None, b"{}", 10)
+        document = PutDocuments(library.number, [draft("d", "sea")], vector_of(1)[None])
+        await parts.log.store.write(Together([alert, document]))
+        await _caught_up(parts)
+        told = await _told(parts, library, start)
+    assert [match[:3] for match in told] == [("a", "d", 1)]
+
+
+@pytest.mark.anyio
+async def test_what_is_matched_again_after_a_restart_is_told_once_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place is behind: it is saved with each match, and else every ten seconds."""
+    alike, unlike = vector_of(1), -vector_of(1)
+
+    async def write(parts: Parts, *documents: tuple[str, Any]) -> None:
+        library = await parts.libraries.get("notes")
+        for id, vector in documents:
+            await parts.log.store.write(PutDocuments(library.number, [draft(id, id)], vector[None]))
+
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=DIMENSION)
+        await parts.alerts.create(library, NewAlert(0.5, vector=alike.tolist()))
+        await write(parts, ("a", alike), ("b", unlike), ("c", unlike))
+        await _caught_up(parts)
+        place = await parts.log.store.read(lambda reader: reader.alerts_place())
+        assert place is not None
+        assert place.position < parts.alert_matching.position
+    with monkeypatch.context() as patch:  # a process that dies before it has matched anything
+
+        async def never(self: AlertMatching) -> None:
+            await anyio.sleep_forever()
+
+        patch.setattr(AlertMatching, "_turn", never)
+        async with whole(tmp_path) as parts:
+            await write(parts, ("d", alike), ("e", unlike))
+    async with whole(tmp_path) as parts:
+        await write(parts, ("f", alike))
+        await _caught_up(parts)
+        told = await _told(parts, library, 0)
+    assert [match[1] for match in told] == ["a", "d", "f"]

@@ -52,6 +52,8 @@ class _Stretch:
     through: Position
     changes: list[Change] = field(default_factory=list)
     vectors: list[AddedVectors] = field(default_factory=list)
+    libraries: set[str | None] = field(default_factory=set)
+    """Of the alerts that it changes: the first of a library may come with what it matches."""
 
 
 class AlertMatching:
@@ -188,7 +190,7 @@ class AlertMatching:
             own = [
                 change
                 for change in committed.changes
-                if change.position > self.position and self._concerns(change)
+                if change.position > self.position and self._concerns(change, stretch)
             ]
             if own:
                 stretch.changes += own
@@ -198,11 +200,17 @@ class AlertMatching:
 
     async def _from_store(self) -> _Stretch:
         page = await self._log.read(self.position, _PAGE, types=_TYPES)
-        return _Stretch(page.through, [one for one in page.changes if self._concerns(one)])
+        stretch = _Stretch(page.through)
+        stretch.changes += [one for one in page.changes if self._concerns(one, stretch)]
+        return stretch
 
-    def _concerns(self, change: Change) -> bool:
-        return change.type in ALERT_CHANGES or (
-            change.library_id in self._tables and change.type in TYPES
+    def _concerns(self, change: Change, stretch: _Stretch) -> bool:
+        """Asked of the stretch's changes in their order."""
+        if change.type in ALERT_CHANGES:
+            stretch.libraries.add(change.library_id)
+            return True
+        return change.type in TYPES and (
+            change.library_id in self._tables or change.library_id in stretch.libraries
         )
 
     async def _change_alerts(self, changes: Sequence[Change]) -> None:
