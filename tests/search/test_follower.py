@@ -19,7 +19,8 @@ from headwater.model import Change, Library, Position
 from headwater.search.follower import Follower
 from headwater.search.following import FollowingIndex, Unusable
 from headwater.settings import SearchSettings
-from headwater.store.base import DeleteLibrary, Reader
+from headwater.store.base import Reader
+from headwater.store.library_commands import DeleteLibrary
 from headwater.threads import Loop
 
 pytestmark = pytest.mark.anyio

@@ -16,14 +16,8 @@ from store.backend import draft
 from headwater.errors import LibraryNotFound
 from headwater.model import Rows
 from headwater.search.keyword import KeywordIndex
-from headwater.store.base import (
-    DeleteDocument,
-    DeleteLibrary,
-    PatchDocument,
-    PutDocuments,
-    Reader,
-    TrimLog,
-)
+from headwater.store.base import DeleteDocument, PatchDocument, PutDocuments, Reader, TrimLog
+from headwater.store.library_commands import DeleteLibrary
 
 pytestmark = pytest.mark.anyio
 

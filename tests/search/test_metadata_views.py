@@ -23,7 +23,8 @@ from headwater.filters import matches, parse
 from headwater.model import Library
 from headwater.search.metadata_views import Kept, MetadataViews
 from headwater.settings import SearchSettings
-from headwater.store.base import DeleteDocument, DeleteLibrary, PatchDocument, Reader
+from headwater.store.base import DeleteDocument, PatchDocument, Reader
+from headwater.store.library_commands import DeleteLibrary
 from headwater.store.reader import SqliteReader
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,8 @@ from store.backend import create, draft, put
 from headwater.errors import LibraryNotFound
 from headwater.model import Library, Position
 from headwater.search.view import View
-from headwater.store.base import Announce, DeleteDocument, DeleteLibrary
+from headwater.store.base import Announce, DeleteDocument
+from headwater.store.library_commands import DeleteLibrary
 
 pytestmark = pytest.mark.anyio
 

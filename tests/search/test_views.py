@@ -17,7 +17,8 @@ from headwater.clock import SystemClock
 from headwater.errors import DimensionMismatch, LibraryNotFound, NotCaughtUp, ShuttingDown
 from headwater.model import Library
 from headwater.search import snapshot
-from headwater.store.base import DeleteDocument, DeleteLibrary, TrimLog, UpdateLibrary
+from headwater.store.base import DeleteDocument, TrimLog
+from headwater.store.library_commands import DeleteLibrary, UpdateLibrary
 
 pytestmark = pytest.mark.anyio
 

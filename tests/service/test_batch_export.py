@@ -14,7 +14,7 @@ from headwater.model import Job, Library
 from headwater.service.inbox import Inbox
 from headwater.service.job_types.batch_export import BatchExport
 from headwater.service.job_types.batch_import import BatchImport
-from headwater.store.base import DeleteLibrary
+from headwater.store.library_commands import DeleteLibrary
 
 pytestmark = pytest.mark.anyio
 

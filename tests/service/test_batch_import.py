@@ -15,7 +15,7 @@ from headwater.errors import InvalidJob, PathNotAllowed
 from headwater.model import Job, Library
 from headwater.service.inbox import Inbox
 from headwater.service.job_types.batch_import import ERRORS, BatchImport
-from headwater.store.base import DeleteLibrary
+from headwater.store.library_commands import DeleteLibrary
 
 pytestmark = pytest.mark.anyio
 

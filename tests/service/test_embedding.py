@@ -26,7 +26,7 @@ from headwater.service.embedding import (
     REFUSED_IN_A_ROW,
     Failure,
 )
-from headwater.store.base import DeleteLibrary
+from headwater.store.library_commands import DeleteLibrary
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,8 @@ from headwater.store.alert_commands import (
     TellMatches,
     UpdateAlert,
 )
-from headwater.store.base import DeleteLibrary, SweepLibraries, TrimLog
+from headwater.store.base import TrimLog
+from headwater.store.library_commands import DeleteLibrary, SweepLibraries
 
 
 async def make(opened: Opened, library: Library, id: str, most: int = 100) -> Alert:

@@ -14,7 +14,6 @@ import numpy as np
 from headwater.clock import SystemClock
 from headwater.model import Committed, Document, Draft, DraftChunk, Library, Position, Vectors
 from headwater.store.base import (
-    CreateLibrary,
     Embedding,
     EmbedDocuments,
     Missing,
@@ -23,6 +22,7 @@ from headwater.store.base import (
     PutDocuments,
     Store,
 )
+from headwater.store.library_commands import CreateLibrary
 
 DIMENSION = 4
 

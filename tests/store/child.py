@@ -9,7 +9,7 @@ from store.backend import create, draft, put
 from headwater.clock import SystemClock
 from headwater.settings import StoreSettings
 from headwater.store import SqliteStore
-from headwater.store.base import DeleteLibrary, SweepLibraries
+from headwater.store.library_commands import DeleteLibrary, SweepLibraries
 
 
 async def main(folder: Path, mode: str) -> None:

@@ -15,13 +15,8 @@ from headwater.errors import (
     VersionMismatch,
 )
 from headwater.model import NOTHING, Span
-from headwater.store.base import (
-    DeleteDocument,
-    DeleteDocuments,
-    DeleteLibrary,
-    PatchDocument,
-    TrimLog,
-)
+from headwater.store.base import DeleteDocument, DeleteDocuments, PatchDocument, TrimLog
+from headwater.store.library_commands import DeleteLibrary
 
 
 class DocumentContract:

@@ -10,14 +10,9 @@ from headwater.errors import (
     LibraryExists,
     LibraryNotFound,
 )
-from headwater.store.base import (
-    DeleteDocument,
-    DeleteLibrary,
-    Reader,
-    SweepLibraries,
-    UpdateLibrary,
-)
+from headwater.store.base import DeleteDocument, Reader
 from headwater.store.batch_commands import BeginBatch
+from headwater.store.library_commands import DeleteLibrary, SweepLibraries, UpdateLibrary
 
 
 class LibraryContract:

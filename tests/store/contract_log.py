@@ -15,8 +15,9 @@ from headwater.errors import (
     LibraryExists,
     ShuttingDown,
 )
-from headwater.store.base import Announce, DeleteLibrary, LogPage, Reader, TrimLog
+from headwater.store.base import Announce, LogPage, Reader, TrimLog
 from headwater.store.batch_commands import BeginBatch, EndBatch, FailOpenBatches
+from headwater.store.library_commands import DeleteLibrary
 
 
 def a_page(reader: Reader, after: int) -> LogPage:

@@ -15,12 +15,11 @@ from headwater.model import Document, Pending
 from headwater.store.base import (
     DeferEmbedding,
     DeleteDocument,
-    DeleteLibrary,
     PatchDocument,
     PutDocuments,
     RedriveEmbedding,
-    SweepLibraries,
 )
+from headwater.store.library_commands import DeleteLibrary, SweepLibraries
 
 
 class PendingContract:

@@ -14,7 +14,7 @@ from headwater.errors import (
     LibraryExists,
 )
 from headwater.model import Progress
-from headwater.store.base import Together, UpdateLibrary
+from headwater.store.base import Together
 from headwater.store.batch_commands import BeginBatch, EndBatch, job_owner
 from headwater.store.job_commands import (
     CancelJob,
@@ -27,6 +27,7 @@ from headwater.store.job_commands import (
     SaveJob,
     StopJob,
 )
+from headwater.store.library_commands import UpdateLibrary
 
 
 @pytest.mark.anyio

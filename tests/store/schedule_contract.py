@@ -12,7 +12,7 @@ from store.reading import data, is_sound, whole_log
 
 from headwater.errors import ScheduleExists, ScheduleNotFound, TooManyJobs, WorkerNotFound
 from headwater.model import Schedule
-from headwater.store.base import DeleteLibrary, Reader
+from headwater.store.base import Reader
 from headwater.store.job_commands import (
     ChangeSchedule,
     ChangeWorkers,
@@ -25,6 +25,7 @@ from headwater.store.job_commands import (
     RemoveWorker,
     RenewLeases,
 )
+from headwater.store.library_commands import DeleteLibrary
 
 
 def create(name: str = "nightly", **fields: Any) -> CreateSchedule:

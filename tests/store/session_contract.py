@@ -22,7 +22,7 @@ from headwater.errors import (
     TooManySessions,
 )
 from headwater.model import Author, Change, Library, Mark, Session, SessionState
-from headwater.store.base import DeleteLibrary, SweepLibraries
+from headwater.store.library_commands import DeleteLibrary, SweepLibraries
 from headwater.store.session_commands import (
     DeleteSession,
     ForgetSessions,

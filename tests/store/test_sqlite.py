@@ -22,8 +22,9 @@ from headwater.errors import LibraryExists, Refused, StoreFailed
 from headwater.model import Committed, Position
 from headwater.settings import StoreSettings
 from headwater.store import SqliteStore, Store
-from headwater.store.base import OnCommit, OnForeign, PutDocuments, SweepLibraries
+from headwater.store.base import OnCommit, OnForeign, PutDocuments
 from headwater.store.connection import connect
+from headwater.store.library_commands import SweepLibraries
 from headwater.store.migrate import REVISIONS, prepare
 from headwater.store.reader import SqliteReader
 from headwater.store.writer import Writer

@@ -33,14 +33,8 @@ from headwater.errors import (
 )
 from headwater.model import Library
 from headwater.settings import StoreSettings
-from headwater.store.base import (
-    DeleteDocument,
-    DeleteLibrary,
-    Embedding,
-    EmbedDocuments,
-    PatchDocument,
-    SweepLibraries,
-)
+from headwater.store.base import DeleteDocument, Embedding, EmbedDocuments, PatchDocument
+from headwater.store.library_commands import DeleteLibrary, SweepLibraries
 from headwater.store.migrate import prepare
 
 NAMES = ("one", "two")

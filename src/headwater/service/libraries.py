@@ -19,14 +19,8 @@ from headwater.model import Committed, Library, Metric, Position, Quantization
 from headwater.search.language import DEFAULT_LANGUAGE, LANGUAGES
 from headwater.service.drafts import encode_metadata
 from headwater.settings import IngestSettings, LimitSettings
-from headwater.store.base import (
-    UNSET,
-    CreateLibrary,
-    DeleteLibrary,
-    Reader,
-    Unset,
-    UpdateLibrary,
-)
+from headwater.store.base import UNSET, Reader, Unset
+from headwater.store.library_commands import CreateLibrary, DeleteLibrary, UpdateLibrary
 
 _NAME = re.compile(
     r"[^\s/\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,126}[^\s/\x00-\x1f\x7f]|[^\s/\x00-\x1f\x7f]"

@@ -18,8 +18,9 @@ from headwater.errors import Unavailable
 from headwater.model import Committed
 from headwater.settings import LogSettings
 from headwater.store import DataFolder
-from headwater.store.base import SweepLibraries, TrimLog
+from headwater.store.base import TrimLog
 from headwater.store.batch_commands import FailOpenBatches
+from headwater.store.library_commands import SweepLibraries
 from headwater.store.regeneration_commands import SettleVectors
 
 SWEEP_DOCUMENTS = 200

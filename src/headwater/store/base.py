@@ -4,8 +4,9 @@
 thread; the commands are the only ways to write. A second implementation needs nothing but this
 file and must pass `tests/store/contract.py`. No caller may rely on anything that is not said here.
 
-What else a store keeps has a file of its own, with its commands and reads: `batch_commands.py`,
-`session_commands.py`, `alert_commands.py`, `job_commands.py`, `regeneration_commands.py`.
+What else a store keeps has a file of its own, with its commands and reads: `library_commands.py`,
+`batch_commands.py`, `session_commands.py`, `alert_commands.py`, `job_commands.py`,
+`regeneration_commands.py`.
 
 Promises:
 - A command's result is given only after its transaction is durable (as the durability setting
@@ -23,7 +24,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import anyio.abc
@@ -38,11 +39,8 @@ from headwater.model import (
     Described,
     Document,
     Draft,
-    Library,
-    Metric,
     Passage,
     Position,
-    Quantization,
     Rows,
     Span,
     Vectors,
@@ -50,6 +48,7 @@ from headwater.model import (
 from headwater.store.alert_commands import AlertCommand, AlertReader
 from headwater.store.batch_commands import BatchCommand, BatchReader
 from headwater.store.job_commands import JobCommand, JobReader
+from headwater.store.library_commands import LibraryCommand, LibraryReader
 from headwater.store.regeneration_commands import RegenerationCommand
 from headwater.store.session_commands import SessionCommand, SessionReader
 
@@ -60,60 +59,6 @@ Unset: TypeAlias = msgspec.UnsetType
 
 
 # ── Commands ────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class CreateLibrary:
-    """→ `Library`. Change `library.created`. Raises `LibraryExists` when the name is taken."""
-
-    id: str
-    name: str
-    description: str | None
-    embedder: str
-    embedder_identity: str
-    dimension: int
-    metric: Metric
-    chunk_size: int
-    chunk_overlap: int
-    metadata: dict[str, Any] = field(default_factory=dict)
-    language: str = "en"
-    quantization: Quantization = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateLibrary:
-    """→ `Library`. Change `library.updated`, none when nothing differs.
-
-    `metadata` replaces what was there. Raises `LibraryNotFound`, `LibraryExists`.
-    """
-
-    number: int
-    name: str | Unset = UNSET
-    description: str | Unset | None = UNSET
-    metadata: dict[str, Any] | Unset = UNSET
-    chunk_size: int | Unset = UNSET
-    chunk_overlap: int | Unset = UNSET
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteLibrary:
-    """→ `Position`. Change `library.deleted` with the counts and metadata it had.
-
-    The library and all in it are gone for every reader from this commit on and its name is free;
-    its rows are taken away later by `SweepLibraries`. Raises `LibraryNotFound`.
-    """
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class SweepLibraries:
-    """→ `bool`: whether rows of deleted libraries are left. Removes at most `limit` documents.
-
-    No change row: nobody could see these rows any more.
-    """
-
-    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,11 +226,7 @@ class Together:
 
 
 Command: TypeAlias = (
-    CreateLibrary
-    | UpdateLibrary
-    | DeleteLibrary
-    | SweepLibraries
-    | PutDocuments
+    PutDocuments
     | EmbedDocuments
     | DeferEmbedding
     | RedriveEmbedding
@@ -295,6 +236,7 @@ Command: TypeAlias = (
     | Announce
     | TrimLog
     | Together
+    | LibraryCommand
     | BatchCommand
     | SessionCommand
     | AlertCommand
@@ -317,7 +259,7 @@ class LogPage:
     through: Position
 
 
-class Reader(AlertReader, BatchReader, JobReader, SessionReader):
+class Reader(AlertReader, BatchReader, JobReader, LibraryReader, SessionReader):
     """One consistent read transaction. Synchronous: only for use inside a reading thread.
 
     Deleted libraries and what they held are invisible, except in the log.
@@ -349,18 +291,6 @@ class Reader(AlertReader, BatchReader, JobReader, SessionReader):
     @abstractmethod
     def position_at(self, at_us: int) -> Position:
         """The newest position committed before that time; the trim point when none is left."""
-
-    @abstractmethod
-    def library(self, ref: str) -> Library | None:
-        """By id or by name; an id wins over an equal name."""
-
-    @abstractmethod
-    def libraries(self, *, after: int, limit: int) -> list[Library]:
-        """By rising `number`, those with `number` > `after`."""
-
-    @abstractmethod
-    def libraries_pending(self) -> list[Library]:
-        """Those with pending documents, by rising `number`."""
 
     @abstractmethod
     def document(self, number: int, id: str) -> Document | None: ...

@@ -9,8 +9,8 @@ from headwater.errors import LibraryExists
 from headwater.model import Library, Position, Span
 from headwater.store import schema
 from headwater.store.alert_writes import sweep_alerts
-from headwater.store.base import (
-    UNSET,
+from headwater.store.base import UNSET
+from headwater.store.library_commands import (
     CreateLibrary,
     DeleteLibrary,
     SweepLibraries,

@@ -25,6 +25,7 @@ from headwater.store import (
     job_commands,
     job_leases,
     job_writes,
+    library_commands,
     regeneration_commands,
     regenerations,
     schedule_writes,
@@ -61,10 +62,10 @@ log = structlog.get_logger(__name__)
 _MAX_DRAFTS = 4096
 
 _HANDLERS: dict[type[Any], Callable[[Transaction, Any], Any]] = {
-    base.CreateLibrary: create_library,
-    base.UpdateLibrary: update_library,
-    base.DeleteLibrary: delete_library,
-    base.SweepLibraries: sweep_libraries,
+    library_commands.CreateLibrary: create_library,
+    library_commands.UpdateLibrary: update_library,
+    library_commands.DeleteLibrary: delete_library,
+    library_commands.SweepLibraries: sweep_libraries,
     base.PutDocuments: put_documents,
     base.EmbedDocuments: embed_documents,
     base.DeferEmbedding: defer_embedding,
@@ -186,7 +187,7 @@ class Writer:
         if committed is not None:
             self._on_commit(committed)
         for command, result in zip(commands, results, strict=True):
-            if isinstance(command, base.SweepLibraries) and result is True:
+            if isinstance(command, library_commands.SweepLibraries) and result is True:
                 failpoints.reach("library.mid_sweep")
         return results
 
