@@ -68,12 +68,15 @@ def test_parameters_say_what_the_body_does(client: Client, filled: str, wish: Js
     expected, _ = streamed(client, filled, wish)
     assert hits == expected
     assert done["count"] == len(hits) > 0
+    assert answer(client.http.post(at(filled), params=words))["results"] == hits
 
 
 def test_parameters_win_over_the_body(client: Client, filled: str) -> None:
     hits, _ = streamed(client, filled, {"query": "bread", "k": 9}, k=2)
     assert len(hits) == 2
     assert "bread" in hits[0]["text"]
+    plain = client.http.post(at(filled), json={"query": "bread", "k": 9}, params={"k": 2})
+    assert answer(plain)["results"] == hits
 
 
 def test_explain_and_the_next_page_are_in_the_last_line(client: Client, filled: str) -> None:
@@ -101,17 +104,30 @@ def test_explain_and_the_next_page_are_in_the_last_line(client: Client, filled: 
 def test_a_wrong_parameter_is_named(
     client: Client, filled: str, params: Json, code: str, parameter: str | None
 ) -> None:
-    response = client.http.post(f"/v1/libraries/{filled}/search/stream", params=params)
-    problem = response.json()
-    assert (response.status_code, problem["code"]) == (422, code)
-    assert problem.get("parameter") == parameter
+    paths = (
+        [f"{at(filled)}/stream"] if "group_by" in params else [at(filled), f"{at(filled)}/stream"]
+    )
+    for path in paths:
+        response = client.http.post(path, params=params)
+        problem = response.json()
+        assert (response.status_code, problem["code"]) == (422, code)
+        assert problem.get("parameter") == parameter
+
+
+def test_groups_are_asked_for_by_parameters_too(client: Client, filled: str) -> None:
+    words = {"query": "sea", "group_by": "document", "group_size": "2", "explain": "true"}
+    by_words = answer(client.http.post(at(filled), params=words))
+    by_body = client.search(filled, query="sea", group_by="document", group_size=2)
+    assert by_words["results"] == by_body["results"]
+    assert by_words["explanation"]
 
 
 def test_every_field_of_a_search_is_a_parameter(client: Client) -> None:
     document = answer(client.http.get("/openapi.json"))
-    route = document["paths"]["/v1/libraries/{library}/search/stream"]["post"]
     fields = document["components"]["schemas"]["Query"]["properties"]
-    assert {each["name"] for each in route["parameters"]} == {"library", *fields}
+    for path in ("search", "search/stream"):
+        route = document["paths"][f"/v1/libraries/{{library}}/{path}"]["post"]
+        assert {each["name"] for each in route["parameters"]} == {"library", *fields}
 
 
 def test_a_stream_of_hits_is_the_search_line_by_line(

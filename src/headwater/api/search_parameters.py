@@ -1,7 +1,7 @@
 """A search as query parameters: each field of the JSON body under its own name.
 
-For `…/search/stream`, where they may stand beside a body and win over it. What is no text, number
-or word is JSON, as in the body; lists of ids are the parameter several times.
+For `…/search` and `…/search/stream`: they may stand beside a body and win over it. What is no text,
+number or word is JSON, as in the body; lists of ids are the parameter several times.
 """
 
 from __future__ import annotations
