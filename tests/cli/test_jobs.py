@@ -140,6 +140,30 @@ def test_jobs_are_cancelled_and_tried_again(
     assert "job_finished" in capsys.readouterr().err
 
 
+def test_a_job_that_is_refused_does_not_keep_the_others_from_being_cancelled(
+    server: FakeServer, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = {"code": "job_finished", "detail": "the job has completed", "retryable": False}
+    server.on("POST", "/v1/jobs/0192-a/cancel", lambda request: as_json(problem, 409))
+    server.on(
+        "POST", "/v1/jobs/0192-b/cancel", lambda request: as_json(JOB | {"status": "cancelled"})
+    )
+    assert run("jobs", "cancel", "0192-a", "0192-b", "--url", server.url) == 1
+    printed = capsys.readouterr()
+    assert "0192-b cancelled" in printed.out
+    assert "job_finished: 0192-a: the job has completed" in printed.err
+
+
+def test_ids_are_not_broken_in_a_listing(
+    server: FakeServer, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id = "01a22138-3406-7f37-b32a-a1ab5d8d6c4d"
+    job = JOB | {"job_id": id, "type": "regenerate_embeddings"}
+    server.on("GET", "/v1/jobs", lambda request: as_json({"jobs": [job], "next": None}))
+    assert run("jobs", "list", "--url", server.url) == 0
+    assert id in capsys.readouterr().out
+
+
 def test_submitting_prints_the_id(
     server: FakeServer, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

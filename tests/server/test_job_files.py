@@ -242,6 +242,71 @@ def test_export_is_downloaded_whole_and_in_ranges(
     assert part("bytes=0-0", **{"if-range": last}).status_code == 206
 
 
+@pytest.mark.parametrize(
+    ("packing", "media_type"), [("gzip", "application/gzip"), ("zstd", "application/zstd")]
+)
+def test_compressed_export_is_told_as_what_it_is(
+    client: Client, library: str, packing: str, media_type: str
+) -> None:
+    client.stream(library, documents(20), response="summary")
+    done = ended(client, post(client, "batch-export", library=library, compression=packing))
+    whole = client.http.get(done["result"]["download"])
+    assert whole.headers["content-type"] == media_type
+    assert hashlib.sha256(whole.content).hexdigest() == done["result"]["sha256"]
+
+
+def test_length_of_a_file_can_be_asked_for(client: Client, library: str) -> None:
+    client.stream(library, documents(20), response="summary")
+    export = ended(client, post(client, "batch-export", library=library))
+    broken = send(client, library, b"{}\n", "application/x-ndjson")
+    ended(client, broken)
+    for path in (export["result"]["download"], f"/v1/jobs/{broken['job_id']}/errors"):
+        head, whole = client.http.head(path), client.http.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-length", "etag", "accept-ranges"):
+            assert head.headers[name] == whole.headers[name]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/json", ""])
+def test_import_in_json_needs_no_media_type(client: Client, library: str, kind: str) -> None:
+    body = json.dumps({"library": library, "documents": [{"id": "a", "text": "x"}]}).encode()
+    headers = {"content-type": kind} if kind else {}
+    job = answer(client.http.post("/v1/jobs/batch-import", content=body, headers=headers))
+    assert ended(client, job)["result"]["created"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "path"),
+    [
+        ("application/json", {}, "format"),
+        ("application/x-www-form-urlencoded", {}, "format"),
+        ("text/csv", {"max_error": "3"}, "max_error"),
+    ],
+)
+def test_parameters_that_would_be_passed_over_are_refused(
+    client: Client, library: str, kind: str, params: dict[str, str], path: str
+) -> None:
+    problem = client.http.post(
+        "/v1/jobs/batch-import",
+        params={"library": library, **params},
+        content=b'{"documents":[{"text":"x"}]}',
+        headers={"content-type": kind},
+    )
+    assert (problem.status_code, problem.json()["code"]) == (422, "invalid_job")
+    assert problem.json()["path"] == path
+    assert answer(client.http.get("/v1/jobs", params={"library": library}))["jobs"] == []
+
+
+def test_cursor_of_a_job_that_changed_nothing_can_be_read_from(
+    client: Client, library: str
+) -> None:
+    done = ended(client, post(client, "batch-delete", library=library, ids=["a"]))
+    page = answer(client.http.get("/v1/events", params={"after": done["result"]["cursor"]}))
+    told = [event["type"] for event in page["events"]]
+    assert "job.completed" in told
+    assert "library.created" not in told
+
+
 def test_export_expires_and_says_so(serve: Serve) -> None:
     with Client(serve(transfer__export_keep=0.2).url) as client:
         library = client.create_library()["id"]

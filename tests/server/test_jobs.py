@@ -256,11 +256,17 @@ def test_a_schedule_is_made_run_paused_and_deleted(http: httpx.Client) -> None:
     assert job.status_code == 202
     assert job.json()["schedule_id"] == made["schedule_id"]
     done = ended(http, job.json()["job_id"])
-    listed = http.get("/v1/jobs", params={"schedule": made["schedule_id"]}).json()["jobs"]
-    assert [one["job_id"] for one in listed] == [done["job_id"]]
+
+    def listed(schedule: str) -> list[str]:
+        jobs = http.get("/v1/jobs", params={"schedule": schedule}).json()["jobs"]
+        return [one["job_id"] for one in jobs]
+
+    for known, found in ((made["schedule_id"], 1), ("hourly", 1), ("daily", 0)):
+        assert listed(known) == [done["job_id"]][:found]
     resumed = http.post("/v1/schedules/hourly/resume").json()
     assert (resumed["paused"], resumed["fired"]) == (False, 1)
     assert http.delete("/v1/schedules/hourly").status_code == 200
+    assert listed(made["schedule_id"]) == [done["job_id"]]
     refused(http.get("/v1/schedules/hourly"), 404, "schedule_not_found")
 
 

@@ -21,6 +21,9 @@ from headwater.service.job_types.batch_import import ERRORS
 from headwater.service.jobs import Jobs
 from headwater.threads import Pool
 
+_PACKED = {"gz": "application/gzip", "zst": "application/zstd"}
+"""What a compressed file is: it is given as it is, not as an encoding of what is inside."""
+
 
 def job_file_routes(jobs: Jobs, *, stall: timedelta) -> APIRouter:
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -55,7 +58,7 @@ def job_file_routes(jobs: Jobs, *, stall: timedelta) -> APIRouter:
                 headers=request.headers,
                 etag=f'"{made["sha256"][:32]}"',
                 name=made["file"],
-                media_type=MEDIA_TYPES[made["format"]],
+                media_type=_PACKED.get(suffix.rpartition(".")[2], MEDIA_TYPES[made["format"]]),
                 pool=pool,
                 stall=stall,
             )
@@ -99,6 +102,9 @@ def job_file_routes(jobs: Jobs, *, stall: timedelta) -> APIRouter:
             )
         )
 
+    # For clients that ask how long a file is before they get it in parts.
+    for path, endpoint in (("/{id}/download", download), ("/{id}/errors", errors)):
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     return router
 
 

@@ -42,6 +42,17 @@ BY_MEDIA_TYPE: dict[str, Format] = {
 }
 PARQUET = MEDIA_TYPES["parquet"]
 
+_UNTOLD = ("", "application/json", "application/x-www-form-urlencoded")
+"""A body of nothing better than these is JSON when it stands alone: the last is curl's `-d`."""
+
+_FILE_PARAMETERS = frozenset(
+    {
+        *("library", "format", "delimiter", "encoding", "batch_id", "max_errors"),
+        *(f"{role}_column" for role in ("text", "id", "title", "vector", "metadata")),
+        *("priority", "not_before", "max_attempts", "idempotency_key"),
+    }
+)
+
 _COMMON = frozenset(TypedInput.__struct_fields__)
 
 _EXAMPLE = {"library": "notes", "documents": [{"id": "n-1", "text": "Call Ada."}]}
@@ -172,14 +183,21 @@ def job_type_routes(
         idempotency_key: Annotated[str | None, Query(description="One job per key.")] = None,
     ) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind in ("", "application/json") and format is None:
+        asked = request.query_params
+        if unknown := asked.keys() - _FILE_PARAMETERS:
+            raise InvalidJob(
+                f"there is no parameter {min(unknown)[:80]!r}; a file's are "
+                f"{', '.join(sorted(_FILE_PARAMETERS))}",
+                path=min(unknown)[:80],
+            )
+        if kind in _UNTOLD and not asked:
             given = await _given(request, "batch_import", ImportInput, limits)
             return answered(await jobs.submit(given))
         found = format or BY_MEDIA_TYPE.get(kind)
         if found is None:
             raise InvalidJob(
-                f"a body of {kind[:80]!r} is not understood; say its `format`: ndjson, csv or "
-                "parquet",
+                f"a file of {kind[:80]!r} is not understood; say its `format`: ndjson, csv or "
+                "parquet. A JSON body has `library` and all else inside, not as parameters",
                 path="format",
             )
         tabs = kind == "text/tab-separated-values" or delimiter == "\t"

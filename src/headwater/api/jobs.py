@@ -138,7 +138,9 @@ def job_routes(
         status: Status = None,
         type: Type = None,
         library: Annotated[str | None, Query(description="Of this library.")] = None,
-        schedule: Annotated[str | None, Query(description="Of the schedule of this id.")] = None,
+        schedule: Annotated[
+            str | None, Query(description="Of this schedule, by id or name.")
+        ] = None,
         limit: int = Query(100, ge=1, le=limits.page_items),
         after: After = None,
     ) -> Response:
@@ -148,7 +150,7 @@ def job_routes(
             statuses=_names(status),
             types=_names(type),
             library=library,
-            schedule_id=schedule,
+            schedule=schedule,
         )
         return page_of(found, limit)
 

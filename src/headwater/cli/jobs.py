@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 from headwater.cli import output
-from headwater.cli.client import DEFAULT_URL, BadInput, Client, Url, segment
+from headwater.cli.client import DEFAULT_URL, BadInput, Client, Problem, Url, segment
 from headwater.cli.feed import EventFeed
 
 app = typer.Typer(
@@ -68,7 +68,9 @@ def listing(
         output.note("No such jobs.")
         return
     table = output.table(
-        "id", "type", "status", "progress", "attempt", "created", right=("attempt",)
+        *("id", "type", "status", "progress", "attempt", "created"),
+        right=("attempt",),
+        whole=("id",),  # to be copied
     )
     for job in page["jobs"]:
         table.add_row(
@@ -276,11 +278,22 @@ def retry(ids: Ids, url: Url = DEFAULT_URL) -> None:
 
 
 def _each(ids: list[str], url: str, action: str) -> None:
+    """Of each, whatever becomes of the others; exit code 1 when one was refused."""
+    refused = False
     with Client(url) as client:
-        for id in ids:
-            job = client.request("POST", f"/v1/jobs/{segment(id)}/{action}")
+        for id in dict.fromkeys(ids):
+            try:
+                job = client.request("POST", f"/v1/jobs/{segment(id)}/{action}")
+            except Problem as problem:
+                if len(ids) == 1:
+                    raise
+                output.failure(problem.code, f"{id}: {problem.detail}")
+                refused = True
+                continue
             status = "stopping" if job["cancel_requested"] else job["status"]
             output.out.print(Text(f"{id} {status}"))
+    if refused:
+        raise typer.Exit(1)
 
 
 def _bars() -> Progress:

@@ -75,11 +75,16 @@ def line(text: str) -> None:
     sys.stdout.flush()
 
 
-def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """An open table; the columns named in `right` hold numbers."""
+def table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = ()) -> Table:
+    """An open table; the columns named in `right` hold numbers, those in `whole` are not broken."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column in whole,
+        )
     return made
 
 

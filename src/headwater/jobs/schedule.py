@@ -37,7 +37,8 @@ class Timing:
             raise InvalidSchedule("give either `cron` or `every_seconds`")
         if every_us is not None and not SHORTEST_US <= every_us <= LONGEST_US:
             raise InvalidSchedule(
-                f"`every_seconds` must be from {SHORTEST_US / 1e6:g} to {LONGEST_US / 1e6:g}"
+                f"`every_seconds` must be from {SHORTEST_US // 1_000_000} to "
+                f"{LONGEST_US // 1_000_000}"
             )
         self._cron = cron
         self._every_us = every_us

@@ -21,6 +21,7 @@ from headwater.jobs import Registry
 from headwater.model import Job, JobStatus, Library
 from headwater.service.libraries import Libraries
 from headwater.settings import JobSettings
+from headwater.store.base import Reader
 from headwater.store.job_commands import (
     CancelJob,
     Enqueued,
@@ -193,11 +194,12 @@ class Jobs:
         statuses: Collection[str] | None = None,
         types: Collection[str] | None = None,
         library: str | None = None,
-        schedule_id: str | None = None,
+        schedule: str | None = None,
         dead: bool | None = None,
     ) -> list[Job]:
         """The newest first, below row `after`; without what may be large of each.
 
+        Those of a `schedule` that is deleted are found by its id, of others also by its name.
         Raises `InvalidJob` for a status that there is not, `LibraryNotFound`.
         """
         for status in statuses or ():
@@ -206,17 +208,20 @@ class Jobs:
                     f"{status[:40]!r} is no status; one of {', '.join(STATUSES)}", path="status"
                 )
         library_id = None if library is None else (await self._libraries.get(library)).id
-        return await self._log.store.read(
-            lambda reader: reader.jobs(
+
+        def read(reader: Reader) -> list[Job]:
+            found = None if schedule is None else reader.schedule(schedule)
+            return reader.jobs(
                 after=after,
                 limit=limit,
                 statuses=statuses,
                 types=types,
                 library_id=library_id,
-                schedule_id=schedule_id,
+                schedule_id=schedule if found is None else found.id,
                 dead=dead,
             )
-        )
+
+        return await self._log.store.read(read)
 
     async def cancel(self, id: str) -> Job:
         """Raises `JobNotFound`, `JobFinished`. A running one is still running on return."""

@@ -114,7 +114,8 @@ class _Delete:
             result |= {"not_found": state.missing, "not_found_ids": state.missing_ids}
         else:
             result |= {"spared": state.missing}
-        return result | {"cursor": str(self._type.log.cursor(state.position))}
+        log = self._type.log
+        return result | {"cursor": str(log.cursor(state.position or log.head))}
 
     async def _named(self, ids: list[str]) -> None:
         number, context = self._library.number, self._context

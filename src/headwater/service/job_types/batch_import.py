@@ -172,7 +172,7 @@ class _Import:
         return {
             "batch_id": self._batch_id,
             **Counts(**self._state.counts).as_dict(),
-            "cursor": str(log.cursor(self._state.position)),
+            "cursor": str(log.cursor(self._state.position or log.head)),
         }
 
     # ── The file ────────────────────────────────────────────────────────────────────────────────
