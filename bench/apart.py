@@ -13,7 +13,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
 from typing import Any, Self
 
 PIECE_BYTES = 64 << 10
@@ -38,12 +37,7 @@ class Apart:
         self.ready = self._expect(self._ready_seconds)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.join()
 

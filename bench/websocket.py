@@ -14,7 +14,6 @@ import struct
 import time
 from datetime import datetime
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
 from typing import Any
 
 from bench.apart import PIECE_BYTES, Apart, Arrivals, rest, say
@@ -68,12 +67,7 @@ class WebSocket:
     def __enter__(self) -> WebSocket:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.socket.close()
 
     def send(self, frame: bytes) -> None:

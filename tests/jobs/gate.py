@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -25,12 +24,7 @@ class Gate:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Also lets those go on who still wait."""
         os.close(self._end)
 

@@ -278,41 +278,44 @@ async def test_a_question_waits_only_so_long(
         await agrees(house, one, library)
 
 
+class Gone:
+    """Told in the lane's thread that what is kept is to be taken away."""
+
+    def __init__(self) -> None:
+        self._loop = Loop()
+        self._told = anyio.Event()
+
+    def __call__(self, library_id: str) -> None:
+        self._loop.post(self._told.set)
+
+    async def wait(self) -> None:
+        with anyio.fail_after(30):
+            await self._told.wait()
+
+
 async def test_a_library_deleted_while_it_is_made_leaves_nothing(tmp_path: Path) -> None:
     made: list[Rows] = []
-    gone = anyio.Event()
-    loop = Loop()
-
-    def discard(library_id: str) -> None:
-        loop.post(gone.set)
-
-    async with keyword_house(tmp_path) as house, follower(house, made, discard=discard) as one:
+    gone = Gone()
+    async with keyword_house(tmp_path) as house, follower(house, made, discard=gone) as one:
         library = await house.library()
         await house.put_all(library, [(str(number), ["x"], None) for number in range(500)])
         one.open(library)
         await anyio.lowlevel.checkpoint()
         await house.store.write(DeleteLibrary(library.number))
-        with anyio.fail_after(30):
-            await gone.wait()
+        await gone.wait()
         assert one.status() == []
         assert made[0].closed
 
 
 async def test_a_library_deleted_after_its_index_failed_leaves_nothing(tmp_path: Path) -> None:
     made: list[Rows] = []
-    gone = anyio.Event()
-    loop = Loop()
-
-    def discard(library_id: str) -> None:
-        loop.post(gone.set)
-
-    async with keyword_house(tmp_path) as house, follower(house, made, discard=discard) as one:
+    gone = Gone()
+    async with keyword_house(tmp_path) as house, follower(house, made, discard=gone) as one:
         library = await house.library()
         await agrees(house, one, library)
         made[0].next_error = ValueError("full")
         position = await house.put(library, "a", "one")
         await one.caught_up(library.id, position)
         await house.store.write(DeleteLibrary(library.number))
-        with anyio.fail_after(30):
-            await gone.wait()
+        await gone.wait()
         assert one.status() == []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ import anyio
 import msgspec
 import pytest
 from service.session_view import SessionView
-from service.whole import put, running
+from service.whole import Scarce, put, running
 from store.session_contract import join
 
 from headwater.app import Parts
@@ -324,20 +322,12 @@ async def test_a_process_without_files_to_spare_goes_on_looking_for_the_lost(
 ) -> None:
     """Too many open sockets are no reason to end them all."""
     async with processes(tmp_path, 1, reap_every=0.05) as (parts,), joined(parts, "Ann") as ann:
-        alive, refused = parts.folder.alive, 0
-
-        def scarce() -> set[str]:
-            nonlocal refused
-            if refused < 3:
-                refused += 1
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            return alive()
-
+        scarce = Scarce(parts.folder.alive)
         monkeypatch.setattr(parts.folder, "alive", scarce)
         await parts.log.store.write(join(None, "Bob", process="ended", lease_us=1 << 60))
         await ann.sees("Ann", "Bob")
         await ann.sees("Ann")
-        assert refused == 3
+        assert not scarce.left
 
 
 async def test_a_leaving_that_the_store_did_not_take_is_told_later(

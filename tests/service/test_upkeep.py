@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import pytest
-from service.whole import running
+from service.whole import Scarce, running
 from store.backend import create
 
 from headwater.app import Parts
@@ -40,20 +38,12 @@ async def test_a_keeper_without_files_to_spare_goes_on_ending_what_was_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(settings(tmp_path)) as parts:
-        alive, refused = parts.folder.alive, 0
-
-        def scarce() -> set[str]:
-            nonlocal refused
-            if refused < 3:
-                refused += 1
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            return alive()
-
+        scarce = Scarce(parts.folder.alive)
         monkeypatch.setattr(parts.folder, "alive", scarce)
         library: Library = await parts.store.write(create("books"))
         await parts.store.write(BeginBatch(library.number, "left", "a process that ended"))
         await told(parts, "batch.failed")
-        assert refused == 3
+        assert not scarce.left
 
 
 async def test_a_process_without_files_to_spare_takes_over_when_it_has_them(
@@ -64,17 +54,13 @@ async def test_a_process_without_files_to_spare_takes_over_when_it_has_them(
     assert keeper.claim()
     async with running(settings(tmp_path)) as parts:
         assert not parts.folder.keeps
-        claim, refused = parts.folder.claim, 0
+        claim = parts.folder.claim
 
-        def scarce() -> bool:
-            nonlocal refused
-            refused += 1
-            if refused <= 3:
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        def released() -> bool:
             keeper.release()
             return claim()
 
-        monkeypatch.setattr(parts.folder, "claim", scarce)
+        monkeypatch.setattr(parts.folder, "claim", Scarce(released))
         library: Library = await parts.store.write(create("books"))
         await parts.store.write(BeginBatch(library.number, "left", "a process that ended"))
         await told(parts, "batch.failed")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import errno
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,20 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             yield parts
     finally:
         parts.folder.release()
+
+
+class Scarce:
+    """A call that a process without a file to spare makes `times` times in vain."""
+
+    def __init__(self, call: Callable[[], Any], times: int = 3) -> None:
+        self._call = call
+        self.left = times
+
+    def __call__(self) -> Any:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self._call()
 
 
 async def put(

@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
@@ -179,12 +178,7 @@ class _Held(AbstractAsyncContextManager[Snapshot]):
         assert self._db is not None
         return SqliteSnapshot(self._db, self._pool, position)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._end()
 
     def _begin(self) -> Position:
