@@ -142,9 +142,7 @@ class House:
         self._stack = stack
 
     def start(self) -> Kill:
-        worker = self._stack.enter_context(
-            WorkerProcess(self.data, **SETTINGS | {"jobs__size": 1})
-        )
+        worker = self._stack.enter_context(WorkerProcess(self.data, **SETTINGS | {"jobs__size": 1}))
         return worker.kill
 
     def undisturbed(self, client: Client, job: Json) -> Json:
