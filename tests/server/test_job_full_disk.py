@@ -142,6 +142,28 @@ def test_import_on_a_full_disk_fails_and_goes_on_where_it_was(
     invariants.log_tells_what_is_there(client, library)
 
 
+def test_server_on_a_full_disk_stops_and_its_job_goes_on_with_room_again(
+    server: Server, client: Client, disk: Disk, tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "many.ndjson").write_bytes(documents())
+    library = client.create_library()["id"]
+    disk.leave(8 << 20)
+    body = {"library": library, "path": "many.ndjson", "max_attempts": 5}
+    id = answer(client.http.post("/v1/jobs/batch-import", json=body))["job_id"]
+    eventually(
+        lambda: b"end_not_written" in server.log.read_bytes() or stands(client, id)["error"],
+        "the disk to be full",
+        said=server.said,
+    )
+    disk.leave(0)
+    assert server.stop() < 15  # `jobs.stop` is 3 s, for its thread and for its end
+    disk.free()
+    server.start()
+    job = ended(client, id, server.said)
+    assert (job["status"], job["result"]["created"]) == ("completed", COUNT)
+    invariants.log_tells_what_is_there(client, library)
+
+
 def test_export_to_a_full_disk_fails_and_leaves_no_file(
     server: Server, client: Client, disk: Disk
 ) -> None:
