@@ -108,3 +108,15 @@ def test_error_tree_is_drawn_as_it_is() -> None:
             drawn[found[2]] = above[-1]
             above.append(found[2])
     assert drawn == branches(HeadwaterError)
+
+
+def test_every_thread_is_in_the_table() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text()
+    threads = {
+        name
+        for file in (ROOT / "src" / "headwater").rglob("*.py")
+        for name in re.findall(r'\b(?:Pool|Lane)\("([a-z-]+)"', file.read_text())
+    }
+    assert len(threads) > 15
+    # The doctor's is in a process of its own.
+    assert [name for name in sorted(threads - {"doctor"}) if f"`{name}`" not in table] == []

@@ -242,6 +242,16 @@ async def test_answers_have_a_limit_that_streams_do_not(tmp_path: Path) -> None:
         assert answer.exact
 
 
+async def test_pages_of_a_stream_are_shorter_where_passages_are_long(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        for number in range(40):
+            text = "x" * (1 << 20 if number < 25 else 10)
+            await put(parts, library, f"d{number}", [(text, [100, number])])
+        _, pages = await parts.search.stream(library, Query(vector=[1, 0], k=40))
+        assert [len(page) async for page in pages] == [10, 7, 7, 7, 9]
+
+
 async def test_vectors_count_as_they_are_sent(tmp_path: Path) -> None:
     async with running(narrow(tmp_path, 40_000)) as parts:
         library = await parts.libraries.create("notes", embedder="none", dimension=200)

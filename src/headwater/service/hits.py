@@ -29,6 +29,9 @@ from headwater.threads import Lane, Pool
 PAGE = 200
 """Passages looked at on the loop; also how many are fetched at once for a stream."""
 
+_PAGE_BYTES = 8 << 20
+"""What a page of a stream may hold, as far as the page before tells."""
+
 _PIECE = 500
 """Passages read at once: 4 ms, and 13 with vectors of 2,048 numbers."""
 
@@ -217,6 +220,12 @@ class Hits:
             return answers
 
         return self._query_store(query)
+
+
+def page_like(hits: Sequence[Hit]) -> int:
+    """How many hits the page after these should have."""
+    held_bytes = sum(_size_bytes(hit.passage) for hit in hits)
+    return PAGE if not held_bytes else max(1, min(PAGE, _PAGE_BYTES * len(hits) // held_bytes))
 
 
 def _size_bytes(passage: Passage) -> int:

@@ -31,7 +31,7 @@ from headwater.model import Cursor, Library, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine, SearchEngine
 from headwater.service import ranking
 from headwater.service.explain import Explanation
-from headwater.service.hits import PAGE, Hit, Hits, Room
+from headwater.service.hits import Hit, Hits, Room, page_like
 from headwater.service.legs import Found, Legs, leg_depth
 from headwater.service.libraries import still
 from headwater.service.paging import PageToken
@@ -201,8 +201,8 @@ class Search:
                 part = ranked.pick(slice(start, start + size))
                 hits = await self._hits.of(library, wish, part, rank)
                 rank += len(hits)
+                start, size = start + size, page_like(hits)
                 yield await self._hits.highlighted(library, wish, hits)
-                start, size = start + size, PAGE
 
         return answer, pages()
 
