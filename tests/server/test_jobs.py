@@ -346,3 +346,24 @@ def test_jobs_outlive_the_server(working: Server, tmp_path: Path) -> None:
             server.start()
             assert ended(http, id)["result"] == {"counted": 4}
             assert stands(http, later)["status"] == "queued"
+
+
+def test_a_stream_from_the_beginning_does_not_stop_at_an_end_that_was_not_the_last(
+    http: httpx.Client,
+) -> None:
+    id = submit(http, "fail", params={"retryable": False})["job_id"]
+    ended(http, id)
+    others = [submit(http, "nothing")["job_id"] for _ in range(200)]  # more than a page
+    for other in others:
+        ended(http, other)
+    assert http.post(f"/v1/jobs/{id}/retry").status_code == 202
+    ended(http, id)
+    parser = SseParser()
+    path = f"/v1/jobs/{id}/events"
+    with http.stream("GET", path, params={"after": "beginning"}) as response:
+        told = [event for piece in response.iter_bytes() for event in parser.feed(piece)]
+    assert [event.event for event in told if event.id] == [
+        "job.queued",
+        "job.started",
+        "job.failed",
+    ] * 2

@@ -88,6 +88,8 @@ class JobEvents:
                 shown = _control("ready", cursor=str(self._log.cursor(told)))
                 await outlet.send(retry + shown + _state(job, self._log.store.log_id))
                 over = job is None or (job.status in ENDED and job.position <= told)
+                # An end from before is not the last word: the job was tried again.
+                known = 0 if job is None else job.position
                 ends_s = self._clock.monotonic() + settings.max_age.total_seconds()
                 while not over:
                     page, told = await self._read(told)
@@ -100,7 +102,7 @@ class JobEvents:
                             for event in events(change, _SELECTION, log_id)
                         ]
                         await outlet.send(b"".join(frames))
-                        over = mine[-1].type in LAST
+                        over = mine[-1].type in LAST and mine[-1].position >= known
                     if not over and self._clock.monotonic() >= ends_s:
                         reason = "max_age"
                         break
