@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import (
+    crowd,
     delivery,
     export,
     fanout,
@@ -43,6 +44,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "delivery": delivery.measure,
     "fanout": fanout.measure,
     "sockets": sockets.measure,
+    "crowd": crowd.measure,
     "live": live.measure,
     "jobs": jobs.measure,
     "imports": imports.measure,

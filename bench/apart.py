@@ -80,8 +80,9 @@ class Arrivals:
         self._at_ns: list[int] = []
         self.bytes = 0
 
-    def take(self, piece: bytes) -> None:
-        self._at_ns.append(time.time_ns())
+    def take(self, piece: bytes, at_ns: int | None = None) -> None:
+        """It has come just now, or at that time, Unix nanoseconds."""
+        self._at_ns.append(time.time_ns() if at_ns is None else at_ns)
         self._pieces.append(piece)
         self.bytes += len(piece)
 

@@ -1,4 +1,4 @@
-"""A WebSocket client with as little machinery as possible, and a process that reads many.
+"""A WebSocket client with as little machinery as possible.
 
 Frames are masked with zeros, which changes nothing (RFC 6455, section 5.3, asks for more, but not
 on this machine): what is measured is the server.
@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-import selectors
 import socket
 import struct
-import time
-from datetime import datetime
-from multiprocessing.connection import Connection as Pipe
 from typing import Any
-
-from bench.apart import PIECE_BYTES, Apart, Arrivals, rest, say
 
 _HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nhost: bench\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
@@ -110,68 +104,3 @@ class WebSocket:
         if not piece:
             raise ConnectionError("the server closed the connection")
         return piece
-
-
-class Listeners(Apart):
-    """Sockets that subscribe to document events, read by one process of its own.
-
-    Their number is `readers`, and `deaf` more that read nothing after they have subscribed to the
-    whole log, documents included.
-    """
-
-    def __init__(self, port: int, path: str, readers: int, deaf: int = 0) -> None:
-        super().__init__(_listen, port, path, readers, deaf, ready_seconds=120)
-
-    def collect(self, each: int, *, at_most: float = 120.0) -> list[float]:
-        """Seconds from each event's timestamp to its arrival, of all readers."""
-        delays: list[float] = self.asked((each, at_most), at_most + 60)
-        return delays
-
-
-def _listen(pipe: Pipe, port: int, path: str, readers: int, deaf: int) -> None:
-    whole = {"types": "document.*", "after": "beginning", "include": ["document"]}
-    reading = [WebSocket(port, path) for _ in range(readers)]
-    for one in reading:
-        one.ask("subscribe", 1, {"types": "document.*"})
-        one.socket.setblocking(False)
-    stalled = [WebSocket(port, path, receive_buffer=4096) for _ in range(deaf)]
-    for one in stalled:  # last: a socket that reads nothing is closed after a while
-        one.send(request("subscribe", 1, whole))
-    rest()
-    say(pipe)
-    say(pipe, _read(reading, pipe))
-
-
-def _read(sockets: list[WebSocket], pipe: Pipe) -> list[float]:
-    selector = selectors.DefaultSelector()
-    for number, one in enumerate(sockets):
-        selector.register(one.socket, selectors.EVENT_READ, number)
-    selector.register(pipe.fileno(), selectors.EVENT_READ, -1)
-    arrivals = [Arrivals() for _ in sockets]
-    counts = [0] * len(sockets)
-    each: int | None = None
-    ends = float("inf")
-    alive = time.perf_counter()
-    while each is None or (min(counts) < each and time.perf_counter() < ends):
-        if time.perf_counter() > alive + _ALIVE_SECONDS:
-            alive = time.perf_counter()
-            for one in sockets:
-                one.send(masked(b"", 10))
-        for key, _ in selector.select(0.1):
-            if key.data < 0:
-                each, at_most = pipe.recv()
-                ends = time.perf_counter() + at_most
-                selector.unregister(pipe.fileno())
-                continue
-            piece = sockets[key.data].socket.recv(PIECE_BYTES)
-            if not piece:
-                raise RuntimeError("the server closed a socket")
-            arrivals[key.data].take(piece)
-            counts[key.data] += piece.count(_MARK)
-    if set(counts) != {each}:
-        raise RuntimeError(f"of {each} events {min(counts)} to {max(counts)} were heard")
-    return [
-        at - datetime.fromisoformat(match[1].decode()).timestamp()
-        for own in arrivals
-        for match, at in own.found(_TIME)
-    ]
