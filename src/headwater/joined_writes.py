@@ -47,6 +47,11 @@ class JoinedWrites:
         self._flush()
         self._transport.close()
 
+    def released(self) -> asyncio.Transport:
+        """The transport itself, for a protocol that answers no HTTP."""
+        self._flush()
+        return self._transport
+
     def _flush(self) -> None:
         head, self._head = self._head, b""
         if head and not self._transport.is_closing():  # the client may have left meanwhile

@@ -1,13 +1,10 @@
-"""Messages as frames: those that arrive put together, those that leave given their heads.
+"""The messages that arrive, put together from their frames (RFC 6455, section 5.4).
 
-RFC 6455, section 5. What has arrived of messages that have not ended is counted for the whole
-process: thousands of peers could begin one and never end it.
+What has arrived of messages that have not ended is counted for the whole process: thousands of
+peers could begin one and never end it.
 """
 
 from __future__ import annotations
-
-import struct
-from collections.abc import Sequence
 
 from websockets.frames import Frame, Opcode
 
@@ -67,20 +64,3 @@ class Assembly:
 
     def _whole(self, message: bytes | bytearray | memoryview) -> str | bytes:
         return str(message, "utf-8") if self._is_text else bytes(message)
-
-
-def framed(messages: Sequence[bytes]) -> list[bytes]:
-    """The heads of unmasked, unfragmented text frames and the messages, by turns."""
-    parts: list[bytes] = []
-    for message in messages:
-        parts += (_head(len(message)), message)
-    return parts
-
-
-def _head(size: int) -> bytes:
-    """Section 5.2."""
-    if size < 126:
-        return bytes((0x81, size))
-    if size < 1 << 16:
-        return struct.pack("!BBH", 0x81, 126, size)
-    return struct.pack("!BBQ", 0x81, 127, size)

@@ -26,11 +26,13 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from headwater.api.socket.close import CloseCode
+from headwater.api.socket.framing import framed
 from headwater.api.socket.wire import SocketClosed, Wire
+from headwater.joined_writes import JoinedWrites
 from headwater.settings import WebSocketSettings
 from headwater.socket_application import ApplicationEnd, Headers
 from headwater.socket_handshake import answer, refusal, scope_of
-from headwater.socket_messages import Assembly, Unfinished, framed
+from headwater.socket_messages import Assembly, Unfinished
 from headwater.socket_timers import Timers
 
 log = structlog.get_logger(__name__)
@@ -58,6 +60,8 @@ class SocketProtocol(asyncio.Protocol, Wire):
     The application hears through ASGI and speaks through `Wire`.
     """
 
+    writable = True
+
     def __init__(
         self,
         config: Config,
@@ -81,9 +85,10 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._resuming = False
         self._assembly = Assembly(unfinished)
         self._reading = True
-        self._peer_takes = True
         self._tell_writable: Callable[[], None] | None = None
         self._closed = asyncio.Event()
+        self._speaks = False
+        """Between the handshake and the first close frame, of whichever side."""
         self._ending = False
         self._lingered_bytes = 0
         self._written = self._received = 0
@@ -96,10 +101,13 @@ class SocketProtocol(asyncio.Protocol, Wire):
     # ── The connection ──────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, JoinedWrites):
+            transport = transport.released()
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(self)  # type: ignore[arg-type]  # of uvicorn's own kinds
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._speaks = False
         self._timers.clear()
         self._server.connections.discard(self)
         self._rest = memoryview(b"")
@@ -138,7 +146,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def _parse(self) -> None:
         """Parse until everything is parsed, the inbox is full, or others should have a turn."""
         frames = 0
-        while self._rest and not self._application.full and self._peer_takes:
+        while self._rest and not self._application.full and self.writable:
             if frames >= FRAMES_IN_A_ROW:
                 self._parse_soon()
                 break
@@ -193,7 +201,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
 
     def _steer(self) -> None:
         """Read the peer only while there is room for what it says, and it takes what is said."""
-        wanted = not self._rest and not self._application.full and self._peer_takes
+        wanted = not self._rest and not self._application.full and self.writable
         if wanted == self._reading or self._closed.is_set() or self._transport.is_closing():
             return
         self._reading = wanted
@@ -204,10 +212,6 @@ class SocketProtocol(asyncio.Protocol, Wire):
             self._transport.pause_reading()
 
     # ── Writing ─────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def writable(self) -> bool:
-        return self._peer_takes
 
     @property
     def bytes_received(self) -> int:
@@ -231,6 +235,13 @@ class SocketProtocol(asyncio.Protocol, Wire):
             for part in parts:
                 self._send(part)
 
+    def write_framed(self, data: bytes) -> None:
+        # For each event of each socket of a crowd: nothing here that can be done elsewhere.
+        if not self._speaks:
+            raise SocketClosed
+        self._written += len(data)
+        self._transport.write(data)
+
     def on_writable(self, tell: Callable[[], None]) -> None:
         self._tell_writable = tell
 
@@ -238,13 +249,13 @@ class SocketProtocol(asyncio.Protocol, Wire):
         await self._closed.wait()
 
     def pause_writing(self) -> None:
-        self._peer_takes = False
+        self.writable = False
         self._taken = self._taken_bytes()
         self._timers.set("stall", self._settings.stall.total_seconds(), self._check_stall)
         self._steer()
 
     def resume_writing(self) -> None:
-        self._peer_takes = True
+        self.writable = True
         self._timers.cancel("stall")
         self.read_on()
         self._wake_writers()
@@ -299,7 +310,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         if self._reading and self._loop.time() - self._heard_s > late_s:
             self._fail(CloseCode.INTERNAL, "no answer to a ping")
             return
-        if self._peer_takes:
+        if self.writable:
             self._frames.send_ping(struct.pack("!I", self._received & 0xFFFFFFFF))
             self._flush()
         self._timers.set("ping", every_s, self._ping)
@@ -333,6 +344,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def _closing(self, code: int) -> None:
         """A close frame is on its way: tell the application, wait for the peer, not for ever."""
         self._code = code
+        self._speaks = False
         self._ending = True
         self._timers.cancel("ping", "stall", "stop")
         self._application.tell_end(code)
@@ -396,6 +408,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
             response.headers[name.decode("latin-1")] = value.decode("latin-1")
         self._frames.send_response(response)
         self._flush()
+        self._speaks = True
         self._timers.set("ping", self._ping_every.total_seconds(), self._ping)
 
     def refuse(self, status: int, headers: Headers, body: bytes) -> None:

@@ -37,6 +37,9 @@ class Peer:
         self.taken += messages
         self.room -= len(messages)
 
+    def write_framed(self, data: bytes) -> None:
+        self.write([data])
+
     def on_writable(self, tell: Callable[[], None]) -> None:
         self._tell = tell
 

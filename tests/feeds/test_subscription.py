@@ -42,10 +42,6 @@ class Client:
         self._room = anyio.Event()
         self.open()
 
-    @property
-    def ready(self) -> bool:
-        return self._room.is_set()
-
     def open(self) -> None:
         self._room.set()
 
@@ -62,6 +58,11 @@ class Client:
         self.largest = max(self.largest, sum(len(event.json) for event in events))
         if self.sips:
             self.close()
+
+    def tell_now(self, events: Sequence[Event]) -> None:
+        if not self._room.is_set():
+            raise anyio.WouldBlock
+        self.tell(events)
 
     def progress(self, cursor: Cursor) -> None:
         self.progressed.append(cursor)

@@ -139,10 +139,6 @@ class EventOutlet:
         self._outbound = outbound
         self._stall = stall
 
-    @property
-    def ready(self) -> bool:
-        return True
-
     async def send(self, piece: bytes) -> None:
         await self._outbound.send(piece, stall=self._stall)
 

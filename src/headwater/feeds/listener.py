@@ -18,15 +18,11 @@ from headwater.model import Position
 class Outlet(Protocol):
     """The way to one client. Pieces arrive in the order they were given."""
 
-    @property
-    def ready(self) -> bool:
-        """Whether something may be offered now; else the listener's own task goes on."""
-        ...
-
     def offer(self, piece: Piece) -> Coroutine[Any, Any, None] | None:
         """Send at once when the socket takes it; else the rest of the sending, to be awaited.
 
-        Nothing else may be sent before that rest is done.
+        Nothing else may be sent before that rest is done. Raises `anyio.WouldBlock` when there
+        is no room, and nothing was sent.
         """
         ...
 

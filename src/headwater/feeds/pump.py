@@ -8,7 +8,7 @@ for it, reads on by itself and parks again: nobody waits for anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 import anyio.abc
@@ -79,51 +79,70 @@ class Pump:
                 del self._parked[wish]
 
     async def _tell(self, wish: Wish) -> None:
-        """Give the listeners of one wish what is new, each from where it stands."""
+        """Give the listeners of one wish what is new, each from where it stands.
+
+        What is committed meanwhile waits until the other wishes have had their turn.
+        """
+        head = self._position
         pieces: dict[Position, Piece | None] = {}
         again = list(self._parked.get(wish, ()))
-        done = 0
         while again:
-            listeners, again = again, []
-            for listener in listeners:
-                if listener.parked is None:
-                    continue
-                reader = listener.reader
-                position = reader.position
-                if position not in pieces:
-                    pieces[position] = await self._frames.ahead(wish, position, self._write_bytes)
-                    if listener.parked is None:
-                        continue
-                piece = pieces[position]
-                if piece is None:
-                    if reader.behind:
-                        listener.wake()
-                    continue
-                self._deliver(listener, piece)
-                if listener.parked is not None and reader.behind:
-                    again.append(listener)
-                done += 1
-                if done % IN_A_ROW == 0:
+            waiting, again = again, []
+            for start in range(0, len(waiting), IN_A_ROW):
+                if start:
                     await anyio.lowlevel.checkpoint()
+                listeners = waiting[start : start + IN_A_ROW]
+                for position in {listener.reader.position for listener in listeners}:
+                    if position < head and position not in pieces:
+                        pieces[position] = await self._frames.ahead(
+                            wish, position, self._write_bytes
+                        )
+                again += self._hand_out(listeners, pieces, head)
 
-    def _deliver(self, listener: Listener, piece: Piece) -> None:
-        if piece.count and not listener.outlet.ready:
-            listener.wake()  # it stays where it is, and reads on when there is room
-            return
-        listener.reader.position = piece.through
-        if not piece.count:
-            return
-        try:
-            listener.rest = listener.outlet.offer(piece)
-        except Exception as error:  # noqa: BLE001 - raised in the listener's own task
-            listener.error = error
-            listener.wake()
-            return
-        self._statistics.told(piece.count)
-        if listener.rest is not None:
-            listener.wake()
-        else:
-            listener.sent(piece.through, self._now_s())
+    def _hand_out(
+        self, listeners: list[Listener], pieces: Mapping[Position, Piece | None], head: Position
+    ) -> list[Listener]:
+        """Give each the piece for its position. Gives those who are still behind `head`.
+
+        Nothing is awaited here, and little is done for each: to a crowd a microsecond matters.
+        """
+        behind: list[Listener] = []
+        now_s, told = self._now_s(), 0
+        for listener in listeners:
+            reader = listener.reader
+            position = reader.position
+            if listener.parked is None or position >= head:
+                continue
+            if position not in pieces:
+                behind.append(listener)  # its own task has moved it, and parked again meanwhile
+                continue
+            piece = pieces[position]
+            if piece is None:
+                listener.wake()  # the ring does not have it
+                continue
+            reader.position = piece.through
+            if piece.count:
+                try:
+                    listener.rest = listener.outlet.offer(piece)
+                except anyio.WouldBlock:
+                    reader.position = position  # it reads on when there is room
+                    listener.wake()
+                    continue
+                except Exception as error:  # noqa: BLE001 - raised in the listener's own task
+                    listener.error = error
+                    listener.wake()
+                    continue
+                told += piece.count
+                if listener.rest is not None:
+                    listener.wake()
+                    continue
+                listener.told = reader.position
+                listener.told_s = listener.sent_s = now_s
+            if reader.position < head:
+                behind.append(listener)
+        if told:
+            self._statistics.told(told)
+        return behind
 
     async def _remind(self) -> None:
         """Wake those for whom something is due."""

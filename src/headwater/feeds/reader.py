@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import anyio
@@ -46,10 +46,11 @@ class Piece:
     count: int
     through: Position
     events: tuple[Event, ...] = ()
+    size_bytes: int = field(init=False)
 
-    @property
-    def size_bytes(self) -> int:
-        return len(self.body) + sum(len(event.json) for event in self.events)
+    def __post_init__(self) -> None:
+        size_bytes = len(self.body) + sum(len(event.json) for event in self.events)
+        object.__setattr__(self, "size_bytes", size_bytes)
 
     @classmethod
     def of(cls, wish: Wish, told: list[Event], through: Position) -> Piece:

@@ -30,16 +30,19 @@ DOCUMENTS = 32
 class Voice(Protocol):
     """The way to the client, shared with others. What is told arrives in order."""
 
-    @property
-    def ready(self) -> bool:
-        """Whether the client has room, and nobody more important waits for it."""
-        ...
-
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Wait for a turn: there is room then for one piece."""
         ...
 
-    def tell(self, events: Sequence[Event]) -> None: ...
+    def tell(self, events: Sequence[Event]) -> None:
+        """For who has a turn."""
+        ...
+
+    def tell_now(self, events: Sequence[Event]) -> None:
+        """Without a turn. Raises `anyio.WouldBlock` when the client has no room, or somebody more
+        important waits for it; nothing was told then.
+        """
+        ...
 
     def progress(self, cursor: Cursor) -> None:
         """Say that nothing more is to be told up to there."""
@@ -66,6 +69,7 @@ class Subscription:
         self._hub = hub
         self._voice = voice
         self._clock = clock
+        self._write_bytes = hub.settings.write_bytes
         self._window = max_unacked
         self._unacked: deque[tuple[Position, int]] = deque()
         self._acked = anyio.Event()
@@ -141,15 +145,13 @@ class Subscription:
 
     # ── As the pump sees it ─────────────────────────────────────────────────────────────────────
 
-    @property
-    def ready(self) -> bool:
-        return self._voice.ready
-
     def offer(self, piece: Piece) -> None:
-        events = self._fitting(piece.events)
-        self._told(events)
-        if len(events) < piece.count:
-            self._listener.wake()  # the rest in its own task, as its client takes it
+        if piece.size_bytes > self._write_bytes and piece.count > 1:
+            raise anyio.WouldBlock  # its own task tells it by turns, as its client takes it
+        self._voice.tell_now(piece.events)
+        self.events += piece.count
+        if self._awaited is not None:
+            self._arrive()
 
     # ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,7 +180,7 @@ class Subscription:
         reader, size = self._listener.reader, 0
         for count, event in enumerate(events):
             size += len(event.json)
-            if count and size > self._hub.settings.write_bytes:
+            if count and size > self._write_bytes:
                 last = events[count - 1].cursor
                 reader.stand(Cursor.parse(last, log_id=self._hub.log.store.log_id))
                 reader.sip(count)

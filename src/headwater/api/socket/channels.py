@@ -15,6 +15,7 @@ import anyio
 import msgspec
 
 from headwater.api.socket import frames
+from headwater.api.socket.framing import SharedFrames
 from headwater.api.socket.outbox import Outbox
 from headwater.api.socket.statistics import SocketStatistics
 from headwater.feeds import Subscription
@@ -29,15 +30,14 @@ TOLD_IN_A_ROW = 32
 class SubscriptionVoice:
     """A subscription's way to its client; silent once `over`."""
 
-    def __init__(self, id: str, outbox: Outbox, statistics: SocketStatistics) -> None:
+    def __init__(
+        self, id: str, outbox: Outbox, statistics: SocketStatistics, shared: SharedFrames
+    ) -> None:
         self.over = False
         self._id = id
         self._outbox = outbox
         self._statistics = statistics
-
-    @property
-    def ready(self) -> bool:
-        return self._outbox.ready
+        self._shared = shared
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         return self._outbox.turn()
@@ -45,6 +45,11 @@ class SubscriptionVoice:
     def tell(self, events: Sequence[Event]) -> None:
         if not self.over:
             self._outbox.put(*[frames.event(self._id, event.json) for event in events])
+            self._statistics.events += len(events)
+
+    def tell_now(self, events: Sequence[Event]) -> None:
+        if not self.over:
+            self._outbox.offer(self._shared.of(self._id, events))
             self._statistics.events += len(events)
 
     def progress(self, cursor: Cursor) -> None:

@@ -22,6 +22,7 @@ from headwater.api.socket.channels import OpenSubscription, OpenWatch, Subscript
 from headwater.api.socket.close import CloseCode
 from headwater.api.socket.exchange import Exchange
 from headwater.api.socket.frames import RequestFrame, RequestId
+from headwater.api.socket.framing import SharedFrames
 from headwater.api.socket.outbox import Outbox
 from headwater.api.socket.requests import ACTIONS, SubscribeData, WatchData, read
 from headwater.api.socket.services import Services
@@ -69,6 +70,7 @@ class Connection:
         services: Services,
         handlers: Mapping[str, Handler],
         statistics: SocketStatistics,
+        shared: SharedFrames,
     ) -> None:
         settings = services.settings
         self.id = services.clock.uuid7()
@@ -81,6 +83,7 @@ class Connection:
         self.watches: dict[str, OpenWatch] = {}
         self._teller = Teller(self.outbox)
         self.in_flight: dict[RequestId, int] = {}
+        self._shared = shared
         self._receive = receive
         self._handlers = handlers
         self._bucket = Bucket(settings.requests_per_second, settings.burst, services.clock)
@@ -271,7 +274,7 @@ class Connection:
                 limit=limit,
             )
         id = self._next_id("subscription")
-        voice = SubscriptionVoice(id, self.outbox, self.statistics)
+        voice = SubscriptionVoice(id, self.outbox, self.statistics, self._shared)
         self.subscriptions[id] = OpenSubscription(
             Subscription(
                 self.services.hub,

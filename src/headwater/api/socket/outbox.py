@@ -40,6 +40,15 @@ class Outbox:
         """Send at once: for those who have a turn, and for what is small and seldom."""
         self._wire.write(messages)
 
+    def offer(self, data: bytes) -> None:
+        """Send events at once that `framed` has framed already, without a turn.
+
+        Raises `anyio.WouldBlock` when they may not be sent now.
+        """
+        if self._answers or not self._wire.writable:
+            raise anyio.WouldBlock
+        self._wire.write_framed(data)
+
     async def send(self, *messages: bytes) -> None:
         """Send an answer, once the peer takes it; answers go in the order of their calls."""
         if not self.ready:

@@ -17,6 +17,7 @@ import msgspec
 
 from headwater.api.socket.close import code_of
 from headwater.api.socket.connection import Connection, Handler, Receive
+from headwater.api.socket.framing import SharedFrames
 from headwater.api.socket.services import Services
 from headwater.api.socket.statistics import SocketStatistics
 from headwater.api.socket.wire import Wire
@@ -43,6 +44,7 @@ class Sockets:
         self.statistics = SocketStatistics()
         self.streams = OpenStreams("WebSockets", services.settings.max_sockets)
         self._handlers = handlers
+        self._shared = SharedFrames()
         self._connections: set[Connection] = set()
 
     async def run(
@@ -100,7 +102,13 @@ class Sockets:
     async def serve(self, wire: Wire, receive: Receive, library: Library) -> None:
         """Serve an accepted socket until it is closed; call `streams.check` just before."""
         connection = Connection(
-            wire, receive, library, self.services, self._handlers, self.statistics
+            wire,
+            receive,
+            library,
+            self.services,
+            self._handlers,
+            self.statistics,
+            self._shared,
         )
         with self.counted(wire):
             self._connections.add(connection)

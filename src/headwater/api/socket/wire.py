@@ -45,6 +45,10 @@ class Wire(Protocol):
         """Send text messages, UTF-8, in order and at once. Raises `SocketClosed`."""
         ...
 
+    def write_framed(self, data: bytes) -> None:
+        """Send text messages that `framed` has framed already. Raises `SocketClosed`."""
+        ...
+
     def on_writable(self, tell: Callable[[], None]) -> None:
         """Call `tell` whenever `writable` becomes true, and when the socket closes."""
         ...
