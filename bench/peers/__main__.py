@@ -36,14 +36,16 @@ def main() -> int:
             print(f"\n{name}", flush=True)
             load = {"connections": options.connections, "seconds": options.seconds}
             if name == "headwater":
-                outcome = headwater.measure(folder, prepared, **load)
-                goal = outcome.recall
+                found = headwater.measure(folder, prepared, **load)
+                goal = found[0].recall
             elif name == "chroma":
-                outcome = chroma.measure(bins[name], folder, prepared, goal=goal, **load)
+                found = [chroma.measure(bins[name], folder, prepared, goal=goal, **load)]
             else:
-                outcome = _elsewhere(name, bins[name], folder, goal, options)
-            print(f"  {outcome.encode()}\n  took {time.perf_counter() - started:.0f} s", flush=True)
-            outcomes.append(outcome)
+                found = [_elsewhere(name, bins[name], folder, goal, options)]
+            for outcome in found:
+                print(f"  {outcome.encode()}", flush=True)
+            print(f"  took {time.perf_counter() - started:.0f} s", flush=True)
+            outcomes += found
     print(f"\n{table.plain(outcomes)}")
     if not options.dry:
         table.write(RESULTS, facts, outcomes, connections=options.connections)

@@ -29,7 +29,28 @@ API = "/api/v2"
 COLLECTIONS = f"{API}/tenants/default_tenant/databases/default_database/collections"
 BATCH = 5_000  # just below its limit; more connections, or smaller batches, were slower
 WRITERS = 1
-EF_SEARCH = (20, 32, 48, 64, 80, 100, 120, 144, 170, 200, 250, 300, 400, 600, 800)
+EF_SEARCH = (
+    20,
+    32,
+    48,
+    64,
+    80,
+    85,
+    90,
+    95,
+    100,
+    105,
+    110,
+    120,
+    144,
+    170,
+    200,
+    250,
+    300,
+    400,
+    600,
+    800,
+)
 _START_SECONDS = 60.0
 
 

@@ -14,9 +14,9 @@ _PANELS: tuple[tuple[str, Callable[[Outcome], float]], ...] = (
     ("documents a second until searchable", lambda each: each.ingest_per_second),
     ("documents a second until indexed", lambda each: each.complete_per_second),
 )
-_COLOURS = {"Headwater": "#1f6f8b"}
+_COLOURS = {"Headwater": "#1f6f8b", "Headwater, two workers": "#1f6f8b"}
 _OTHERS = "#9aa5ad"
-_WIDTH, _LEFT, _RIGHT, _BAR, _HEAD = 720, 110, 90, 22, 34
+_WIDTH, _LEFT, _RIGHT, _BAR, _HEAD = 720, 170, 90, 22, 34
 
 
 def svg(outcomes: Sequence[Outcome]) -> str:

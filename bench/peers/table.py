@@ -22,8 +22,8 @@ HEADS = (
     "documents/s until indexed",
     "client",
 )
-TARGETS = (("searches", 4.0), ("ingest", 3.0))
-"""Of Chroma's; the project's own aims."""
+TARGETS = (4.0, 3.0)
+"""Times Chroma's searches, and its ingest; the project's own aims."""
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
@@ -55,16 +55,17 @@ def plain(outcomes: Sequence[Outcome]) -> str:
 def against_chroma(outcomes: Sequence[Outcome]) -> list[str]:
     """Headwater's numbers as multiples of Chroma's, beside what was aimed at."""
     named = {each.name: each for each in outcomes}
-    if not {"Headwater", "Chroma"} <= set(named):
+    if not {"Headwater", "Headwater, two workers", "Chroma"} <= set(named):
         return []
-    ours, theirs = named["Headwater"], named["Chroma"]
-    found = {
-        "searches": ours.per_second / theirs.per_second,
-        "ingest": ours.ingest_per_second / theirs.ingest_per_second,
-    }
+    theirs = named["Chroma"]
+    alone, together = named["Headwater"], named["Headwater, two workers"]
+    searches, ingest = TARGETS
     return [
-        f"Against Chroma: {found[what]:.1f} × its {what} (aimed at: {aim:.0f} ×)"
-        for what, aim in TARGETS
+        f"Against Chroma, which uses both cores: {together.per_second / theirs.per_second:.1f} ×"
+        f" its searches by two workers, {alone.per_second / theirs.per_second:.1f} × by one"
+        f" process (aimed at: {searches:.0f} ×)",
+        f"Against Chroma: {alone.ingest_per_second / theirs.ingest_per_second:.1f} × its ingest"
+        f" (aimed at: {ingest:.0f} ×)",
     ]
 
 
@@ -119,8 +120,12 @@ def write(
 
 _NOTES = (
     "- Recall is that of 500 queries against exact answers; what ties with the tenth is right."
-    " Headwater runs as it is when nothing is set. Each peer got the cheapest setting of a list"
-    " that finds at least as much (or the best of the list, when none does).",
+    " Headwater runs as it is when nothing is set, but for its workers in the second row. Each"
+    " peer got the cheapest setting of a list that finds at least as much (or the best of the"
+    " list, when none does).",
+    "- Chroma's and PostgreSQL's servers use both cores; one process of Headwater does so only in"
+    " part, as Python code runs in one thread at a time. `headwater serve --workers 2` gives it"
+    " the second, for twice the memory.",
     "- *Until searchable*: from the first byte sent until a query finds what was stored last."
     " Headwater, pgvector and LanceDB compare everything that is not in an index yet, so they are"
     " searchable first and fast later. *Until indexed*: until everything is in the index and"
