@@ -23,7 +23,7 @@ from headwater.api.job_type_wire import (
 )
 from headwater.api.job_wire import JobJson
 from headwater.changes import Log
-from headwater.errors import InvalidJob
+from headwater.errors import HeadwaterError, InvalidJob
 from headwater.service.export_files import MEDIA_TYPES
 from headwater.service.job_types.batch_import import SENT
 from headwater.service.jobs import Jobs, Submission, job_json
@@ -239,7 +239,8 @@ def job_type_routes(
         await uploads.keep(decoded(request.stream(), packing), jobs.folder_of(id), name)
         try:
             made = await jobs.submit(submission, id=id)
-        except BaseException:
+        except HeadwaterError:
+            # Not when cut off: the job may be there by then. A file that has none goes in a day.
             await uploads.remove(jobs.folder_of(id))
             raise
         if made.job.id != id:
