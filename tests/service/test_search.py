@@ -126,8 +126,10 @@ async def test_examples_in_space_are_places_and_need_vectors(tmp_path: Path) -> 
         assert [hit.passage.document_id for hit in found.hits] == ["a"]
         other = await parts.libraries.create("later", embedder="none", dimension=DIMENSION)
         await parts.store.write(put_pending(other, draft("late", "text")))
-        with pytest.raises(InvalidQuery, match="no vectors"):
-            await parts.search.search(other, Query(like=["late"]))
+        await put(parts, other, "there", [(None, [1.0] * DIMENSION)])
+        for query in (Query(like=["late"]), Query(like=["there"], unlike=["late"])):
+            with pytest.raises(InvalidQuery, match="no vectors"):
+                await parts.search.search(other, query)
 
 
 @pytest.mark.parametrize("chunks", [3, 60, 150])

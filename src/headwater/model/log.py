@@ -92,8 +92,8 @@ class Cursor:
         match = _CURSOR.fullmatch(text)
         if match is None or int(match[2]) >= 1 << 63:
             raise InvalidCursor(
-                f"{text[:80]!r} is not a cursor; use one from an answer or event, "
-                "or `beginning` or `now`"
+                f"{text[:80]!r} is not a cursor; use one from an answer or event; only a feed can "
+                "begin at `beginning` or `now`"
             )
         if match[1] != log_id:
             raise CursorExpired(

@@ -6,6 +6,7 @@ direction, a filter becomes a selection of rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,33 +82,37 @@ class Targets:
                     parameter="like" if missing[0] in query.like else "unlike",
                 )
 
-            def middle(ids: list[str]) -> Vectors | None:
-                spans = sorted((found[id].chunks.first, found[id].chunks.count) for id in {*ids})
-                _, vectors = reader.vectors_of(spans)
-                if not len(vectors):
-                    return None
-                return _middle(vectors, library)
+            def middle(name: str, ids: Sequence[str]) -> Vectors:
+                """One document at a time: a hundred may have a million vectors."""
+                total, count = np.zeros(library.dimension), 0
+                for id in sorted({*ids}):
+                    chunks = found[id].chunks
+                    _, vectors = reader.vectors_of([(chunks.first, chunks.count)])
+                    if len(vectors):
+                        total += _summed(vectors, library)
+                        count += len(vectors)
+                if not count:
+                    raise InvalidQuery(
+                        f"the documents of `{name}` have no vectors yet; wait until they are "
+                        "embedded, or search by words",
+                        parameter=name,
+                    )
+                return total / count
 
-            like = middle(query.like)
-            if like is None:
-                raise InvalidQuery(
-                    "the documents to find more of have no vectors yet; wait until they are "
-                    "embedded, or search by words",
-                    parameter="like",
-                )
-            unlike = middle(query.unlike) if query.unlike else None
+            like = middle("like", query.like)
+            unlike = middle("unlike", query.unlike) if query.unlike else None
             rows = spelled_out(document.chunks for document in found.values())
             return _away(like, unlike, library), rows
 
         return await self._log.store.read(read)
 
 
-def _middle(vectors: Vectors, library: Library) -> Vectors:
-    """A place for the Euclidean metric, a direction for the others, whatever the lengths."""
+def _summed(vectors: Vectors, library: Library) -> Vectors:
+    """Of places for the Euclidean metric, of directions for the others, whatever the lengths."""
     if library.metric != "euclidean":
         vectors = unit_length(vectors)
-    middle: Vectors = vectors.mean(axis=0, dtype=np.float64)
-    return middle
+    summed: Vectors = vectors.sum(axis=0, dtype=np.float64)
+    return summed
 
 
 def _away(like: Vectors, unlike: Vectors | None, library: Library) -> Vectors:
