@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headwater.changes.log import Log
 from headwater.embed import Embedders
@@ -22,6 +23,8 @@ from headwater.service.explain import Explanation
 from headwater.service.libraries import same_generation
 from headwater.service.query import Query, Wish
 from headwater.store.base import Reader
+
+_Wide = NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -82,7 +85,7 @@ class Targets:
                     parameter="like" if missing[0] in query.like else "unlike",
                 )
 
-            def middle(name: str, ids: Sequence[str]) -> Vectors:
+            def middle(name: str, ids: Sequence[str]) -> _Wide:
                 """One document at a time: a hundred may have a million vectors."""
                 total, count = np.zeros(library.dimension), 0
                 for id in sorted({*ids}):
@@ -107,15 +110,15 @@ class Targets:
         return await self._log.store.read(read)
 
 
-def _summed(vectors: Vectors, library: Library) -> Vectors:
+def _summed(vectors: Vectors, library: Library) -> _Wide:
     """Of places for the Euclidean metric, of directions for the others, whatever the lengths."""
     if library.metric != "euclidean":
         vectors = unit_length(vectors)
-    summed: Vectors = vectors.sum(axis=0, dtype=np.float64)
+    summed: _Wide = vectors.sum(axis=0, dtype=np.float64)
     return summed
 
 
-def _away(like: Vectors, unlike: Vectors | None, library: Library) -> Vectors:
+def _away(like: _Wide, unlike: _Wide | None, library: Library) -> Vectors:
     if unlike is not None:
         like = 2 * like - unlike if library.metric == "euclidean" else like - unlike
     return like.astype(np.float32)
