@@ -29,11 +29,22 @@ class JoinedWrites:
         self._transport = transport
         self._loop = loop
         self._head = b""
+        self._given_bytes = 0
+
+    @property
+    def taken_bytes(self) -> int:
+        """What the system has taken of all that was written, on its way to the client."""
+        return self._given_bytes - len(self._head) - self._transport.get_write_buffer_size()
+
+    @property
+    def waiting(self) -> bool:
+        return self._transport.get_write_buffer_size() > 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        self._given_bytes += len(data)
         if self._head:
             head, self._head = self._head, b""
             self._transport.write(head + data)
@@ -70,11 +81,15 @@ class JoinedWritesProtocol(HttpToolsProtocol):
         super().shutdown()
         self._press(None)
 
-    def _press(self, untaken_bytes: int | None) -> None:
+    def _press(self, taken_bytes: int | None) -> None:
+        """`taken_bytes` had been taken the last time it looked.
+
+        What waits says nothing: as much may have come as has gone.
+        """
         if self not in self.connections:
             return
-        now_bytes = self.transport.get_write_buffer_size()
-        if now_bytes and now_bytes == untaken_bytes:
+        joined = cast(JoinedWrites, self.transport)
+        if joined.waiting and joined.taken_bytes == taken_bytes:
             self.transport.abort()
         else:
-            self.loop.call_later(_TAKES_NOTHING_S, self._press, now_bytes)
+            self.loop.call_later(_TAKES_NOTHING_S, self._press, joined.taken_bytes)
