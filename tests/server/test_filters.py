@@ -131,7 +131,7 @@ def test_delete_by_ids(client: Client) -> None:
         ({"filter": {}, "ids": []}, 422, "invalid_input"),
         ({"ids": ["a"], "limit": 1}, 422, "invalid_input"),
         ({"filter": {}, "limit": 0}, 422, "invalid_input"),
-        ({"filter": []}, 422, "invalid_input"),
+        ({"filter": []}, 422, "invalid_filter"),
         ({"ids": [""]}, 422, "invalid_document"),
         ({"ids": ["a"] * 1_001}, 413, "too_many_items"),
         ({"filter": {}, "after": "x"}, 400, "invalid_cursor"),

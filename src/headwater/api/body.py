@@ -6,6 +6,7 @@ at a time.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol, TypeVar
@@ -17,6 +18,7 @@ from fastapi import Request
 from headwater.errors import (
     BodyTooLarge,
     HeadwaterError,
+    InvalidFilter,
     InvalidInput,
     InvalidJson,
     UnknownField,
@@ -26,6 +28,9 @@ from headwater.errors import (
 T = TypeVar("T")
 
 PIECE_BYTES = 256 << 10
+
+_AT_FILTER = re.compile(r" at `\$\.filter(\[\.\.\.\])*`$")
+"""Where msgspec says that something is of another type than it should be."""
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -49,10 +54,18 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def decode(body: bytes, type: type[T], wrong: type[HeadwaterError] = InvalidInput) -> T:
-    """`body` as JSON of that shape. Raises `InvalidJson`, `UnknownField`, or `wrong`."""
+    """`body` as JSON of that shape.
+
+    Raises `InvalidJson`, `UnknownField`, `InvalidFilter` for a `filter` that is none at all, or
+    `wrong`.
+    """
     try:
         return msgspec.json.decode(body, type=type)
     except msgspec.ValidationError as error:
+        if _AT_FILTER.search(str(error)):
+            raise InvalidFilter(
+                f"{error}; write an object of fields and conditions", path=""
+            ) from error
         kind = UnknownField if "unknown field" in str(error) else wrong
         raise kind(f"{error}; /docs shows what this route takes") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,7 @@
-"""`/v1/sessions`: list shared sessions, look at one, delete it. Joining is `session_socket.py`."""
+"""`/v1/sessions`: list shared sessions, look at one, delete it.
+
+Joining is `socket/session_routes.py`.
+"""
 
 from __future__ import annotations
 

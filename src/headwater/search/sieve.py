@@ -1,8 +1,8 @@
 """Which rows a filtered search may find, in the forms its parts need.
 
-Made by `views.py` from a selection of the metadata view for one search; the bitmaps are kept as
-long as the selection, so that a filter asked again costs nothing. A selection never changes; what
-has been removed since is seen to by each part's own flags.
+Made by `vector_views.py` from a selection of the metadata view for one search; the bitmaps are kept
+as long as the selection, so that a filter asked again costs nothing. A selection never changes;
+what has been removed since is seen to by each part's own flags.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 A folder holds immutable files (graph, rows and, when quantised, vectors of each segment; one state
 file with the bits and the heads) and a manifest that names them with sizes and checksums and says
-up to which position they go. The manifest is renamed into place last. `views.py` calls `save` and
-`load` in threads; whatever is wrong with the files ends in `Unusable`, and the store is read.
+up to which position they go. The manifest is renamed into place last. `upkeep.py` calls `save` and
+`loader.py` `load` in threads; whatever is wrong with the files ends in `Unusable`, and the store
+is read.
 """
 
 from __future__ import annotations
