@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from headwater.api import problems
 from headwater.api.socket.close import CloseCode
 
 INBOX_MESSAGES = 8
@@ -53,6 +54,7 @@ class ApplicationEnd:
         self._line = line
         self._inbox: deque[Asgi] = deque()
         self._arrival: asyncio.Future[None] | None = None
+        self._path = ""
         self._answer: tuple[int, list[tuple[bytes, bytes]], bytes] | None = None
 
     @property
@@ -71,6 +73,7 @@ class ApplicationEnd:
 
     async def run(self, app: App, scope: Asgi) -> None:
         """Run `app` on the connection, and end that when it ends."""
+        self._path = scope["path"]
         try:
             await app(scope, self._receive, self._say)
         except Exception as error:
@@ -81,6 +84,10 @@ class ApplicationEnd:
             self._line.refuse(500, (), b"")
         else:
             self._line.close(CloseCode.NORMAL)
+
+    def _refuse(self) -> None:
+        head = [(b"content-type", problems.MEDIA_TYPE.encode())]
+        self._line.refuse(404, head, problems.no_such_socket(self._path))
 
     async def _receive(self) -> Asgi:
         while not self._inbox:
@@ -99,7 +106,7 @@ class ApplicationEnd:
             self._line.accept(message.get("subprotocol"), message.get("headers", ()))
         elif kind == "websocket.close":
             if self._line.is_connecting:
-                self._line.refuse(403, (), b"")
+                self._refuse()  # what routes a path that has no socket says no more than this
             else:
                 self._line.close(message.get("code", 1000), message.get("reason") or "")
         elif kind == "websocket.send":

@@ -313,6 +313,24 @@ def test_a_cursor_that_is_none_is_a_problem(client: Client, library: str) -> Non
     assert (response.status_code, response.json()["code"]) == (404, "library_not_found")
 
 
+@pytest.mark.parametrize(
+    ("given", "status", "code"),
+    [
+        ({"kk": "3"}, 422, "invalid_parameter"),
+        ({"group_by": "chunk"}, 422, "invalid_parameter"),
+        ({"k": "0"}, 422, "invalid_query"),
+        ({"vector": "[1,"}, 400, "invalid_json"),
+        ({"filter": "{"}, 400, "invalid_json"),
+    ],
+)
+def test_parameters_that_are_wrong_are_refused(
+    client: Client, library: str, given: dict[str, str], status: int, code: str
+) -> None:
+    path = f"/v1/libraries/{library}/search/live"
+    response = client.http.get(path, params={"vector": "[1,0]", **given})
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
 def test_as_many_are_open_as_the_settings_allow(serve: Serve) -> None:
     server = serve(live__max_watches_per_library=2, **QUICK)
     with Client(server.url) as client:

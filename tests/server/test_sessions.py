@@ -310,6 +310,8 @@ def test_sessions_are_listed_page_by_page(client: Client, notes: str, name: str)
     for guest in [*opened, second]:
         guest.close()
     eventually(lambda: sum(s["people"] for s in pages()) == 0, "everybody to have left")
+    left = answer(client.http.get(f"/v1/sessions/{names[1]}", params={"include": "results"}))
+    assert left["results"]["hits"] == whole["results"]["hits"], "also when nobody is there any more"
 
 
 def test_every_feed_hears_what_happens_in_a_session(client: Client, notes: str, name: str) -> None:

@@ -84,6 +84,18 @@ def test_a_library_that_is_not_there_is_said_on_the_socket(shared: Server) -> No
     assert connection.close_code == 4404
 
 
+def test_a_path_without_a_socket_is_not_found(shared: Server) -> None:
+    for path in ("/v1/nothing", "/v1/libraries"):
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            connect(f"ws{shared.url.removeprefix('http')}{path}", proxy=None),
+        ):
+            raise AssertionError(f"{path} has a socket")
+        assert refused.value.response.status_code == 404
+        problem = json.loads(refused.value.response.body)
+        assert (problem["code"], path in problem["detail"]) == ("no_such_route", True)
+
+
 def test_a_plain_request_is_told_to_upgrade(client: Client, library: str) -> None:
     response = client.http.get(f"/v1/libraries/{library}/ws")
     assert response.status_code == 426

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from headwater.api import openapi, wire
@@ -41,6 +42,44 @@ DESCRIPTION = (
 
 After = Annotated[str | None, Query(description="A cursor that an earlier live query told.")]
 LastEventId = Annotated[str | None, Header(description="As `after`; wins over it.")]
+
+
+class LiveParameters(BaseModel):
+    """A live query as query parameters. None: not given. A name that is not here is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: str | None = Field(None, description="The text to search for.")
+    vector: str | None = Field(None, description="Or a vector, as a JSON list.")
+    mode: str | None = Field(None, description="`vector`.")
+    k: int | None = Field(None, description="How many hits; 10 when not given.")
+    filter: str | None = Field(None, description="A filter, as JSON.")
+    score_threshold: float | None = Field(None, description="Only what scores so much at least.")
+    group_by: Literal["document"] | None = Field(None, description="Its best chunk.")
+    include: str | None = Field(None, description="`vector`, `distance`, separated by commas.")
+    coalesce_ms: int = Field(0, description="The least time between two cursors, in milliseconds.")
+    after: str | None = Field(None, description="A cursor that an earlier live query told.")
+
+    def query_of(self) -> LiveQuery:
+        """Raises `InvalidQuery`."""
+        return LiveQuery(
+            query=self.query,
+            vector=None if self.vector is None else _parsed(self.vector, list[float], "vector"),
+            mode=self.mode,
+            k=self.k,
+            filter=None if self.filter is None else _parsed(self.filter, dict[str, Any], "filter"),
+            score_threshold=self.score_threshold,
+            group_by=self.group_by,
+            include=[] if self.include is None else self.include.split(","),
+            coalesce_ms=self.coalesce_ms,
+        )
+
+
+def _parsed(text: str, kind: type[Any], parameter: str) -> Any:
+    try:
+        return decode(text.encode(), kind, InvalidQuery)
+    except InvalidQuery as error:
+        raise InvalidQuery(error.detail, parameter=parameter) from error
 
 
 def live_routes(
@@ -100,34 +139,10 @@ def live_routes(
     )
     async def get(
         library: str,
-        query: Annotated[str | None, Query(description="The text to search for.")] = None,
-        vector: Annotated[str | None, Query(description="Or a vector, as a JSON list.")] = None,
-        mode: Annotated[str | None, Query(description="`vector`.")] = None,
-        k: Annotated[int | None, Query(description="How many hits; 10 when not given.")] = None,
-        filter: Annotated[str | None, Query(description="A filter, as JSON.")] = None,
-        score_threshold: Annotated[float | None, Query()] = None,
-        group_by: Annotated[str | None, Query(description="`document`: its best chunk.")] = None,
-        include: Annotated[str | None, Query(description="`vector`, `distance`.")] = None,
-        coalesce_ms: Annotated[
-            int, Query(description="The least time between two cursors, in milliseconds.")
-        ] = 0,
-        after: After = None,
+        asked: Annotated[LiveParameters, Query()],
         last_event_id: LastEventId = None,
     ) -> Response:
-        if group_by not in (None, "document"):
-            raise InvalidQuery("`group_by` is `document`, or left out", parameter="group_by")
-        asked = LiveQuery(
-            query=query,
-            vector=None if vector is None else _parsed(vector, list[float], "vector"),
-            mode=mode,
-            k=k,
-            filter=None if filter is None else _parsed(filter, dict[str, Any], "filter"),
-            score_threshold=score_threshold,
-            group_by="document" if group_by else None,
-            include=[] if include is None else include.split(","),
-            coalesce_ms=coalesce_ms,
-        )
-        return await _stream(library, asked, last_event_id or after)
+        return await _stream(library, asked.query_of(), last_event_id or asked.after)
 
     @router.get(
         "/live/statistics",
@@ -139,10 +154,3 @@ def live_routes(
         return wire.json_response({**live.snapshot(), "alerts": alerts.snapshot()})
 
     return router
-
-
-def _parsed(text: str, kind: type[Any], parameter: str) -> Any:
-    try:
-        return decode(text.encode(), kind, InvalidQuery)
-    except InvalidQuery as error:
-        raise InvalidQuery(error.detail, parameter=parameter) from error

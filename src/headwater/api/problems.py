@@ -103,6 +103,12 @@ def encoded(error: HeadwaterError) -> bytes:
     )
 
 
+def no_such_socket(path: str) -> bytes:
+    """A handshake on a path that has no WebSocket, as a problem."""
+    detail = f"there is no WebSocket {path[:200]}; /asyncapi.json says where they are"
+    return msgspec.json.encode(_members(404, "no_such_route", detail, False, {}))
+
+
 def _members(
     status: int, code: str, detail: str, retryable: bool, fields: dict[str, Any]
 ) -> dict[str, Any]:

@@ -125,8 +125,9 @@ def session_routes(
         asked = msgspec.json.decode(session.query, type=LiveQuery)
         results = Results("chunk_id")
         async with live.watch(await libraries.get(session.library_id), asked) as watch:
-            if (deltas := await watch.take()) is not None:
-                results.apply(((e.event, e.data) for e in deltas.events), deltas.cursor)
+            while (deltas := await watch.take()) is None:
+                await watch.wait()
+            results.apply(((e.event, e.data) for e in deltas.events), deltas.cursor)
         return {
             "revision": session.revision,
             "cursor": results.cursor,

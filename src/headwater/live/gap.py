@@ -15,6 +15,8 @@ from headwater.live.step import REGENERATED, TYPES
 from headwater.model import Change, Position, Rows
 from headwater.search.rowsets import spelled_out
 
+MOST_BYTES = 8 << 20
+"""Of the changes that are kept for a reader: each has its document's metadata."""
 _PAGE = 2_000
 
 
@@ -34,10 +36,11 @@ class Gap:
     touched: dict[int, Change] = field(default_factory=dict)
     anew: bool = False
     """Whether all vectors were made anew in it."""
+    _kept_bytes: int = 0
 
     async def read_on(self, log: Log, most: int) -> bool:
-        """Read to the head of the store; False when there are more than `most` changes, or all
-        vectors were made anew.
+        """Read to the head of the store; False when there are more than `most` changes, or too
+        large ones, or all vectors were made anew.
 
         A change around a document's chunks, or of them, counts for each. Raises `CursorExpired`.
         """
@@ -53,6 +56,8 @@ class Gap:
                 return False
             for change in page.changes:
                 self._take(change)
+            if self._kept_bytes > MOST_BYTES:
+                return False
         return True
 
     def _take(self, change: Change) -> None:
@@ -60,9 +65,17 @@ class Gap:
             self.old_row = min(self.old_row, change.added.first - 1)
         if change.removed.count and change.removed.first <= self.old_row:
             self.removed.append(change)
-            self.touched.pop(change.removed.first, None)
+            self._kept_bytes += len(change.data)
+            self._untouch(change.removed.first)
         if change.kept.count and change.kept.first <= self.old_row:
+            self._untouch(change.kept.first)
             self.touched[change.kept.first] = change
+            self._kept_bytes += len(change.data)
+
+    def _untouch(self, first: int) -> None:
+        before = self.touched.pop(first, None)
+        if before is not None:
+            self._kept_bytes -= len(before.data)
 
     @property
     def touched_rows(self) -> Rows:

@@ -18,6 +18,7 @@ from headwater.live.matcher import Matcher
 from headwater.live.standing import Wanted
 from headwater.model import Cursor, Library, Passage, Position, chunk_id
 from headwater.service.deltas import LiveEventName, Told, told_of
+from headwater.service.servings import AT_ONCE
 from headwater.threads import Lane
 
 _ATTEMPTS = 8
@@ -59,8 +60,8 @@ class Comeback:
         """
         wanted = self._wanted
         gap = Gap(self._matcher.library.id, after.position)
-        passages = await self._before(gap)
-        if passages is None:
+        before = await self._before(gap)
+        if before is None:
             return "regenerated" if gap.anew else "too_far"
         grouped = wanted.grouped
         leaves: dict[str, tuple[Told, Reason]] = {}
@@ -81,9 +82,8 @@ class Comeback:
                 changed.add(id)
                 if id not in told:
                     leaves[id] = one, reason_of(change, wanted, one.ordinal, room=False)
-        places = {row: place for place, row in enumerate(passages, 1)}
-        for passage in passages.values():
-            gone = told_of(passage, 0.0, grouped=grouped)
+        places = {one.row: place for place, one in enumerate(before, 1)}
+        for gone in before:
             if gone.id not in told:
                 leaves[gone.id] = gone, "outranked"
         upserts: list[tuple[LiveEventName, Told]] = []
@@ -97,7 +97,7 @@ class Comeback:
                 upserts.append(("enter", one))
         return Difference(list(leaves.values()), upserts)
 
-    async def _before(self, gap: Gap) -> dict[int, Passage] | None:
+    async def _before(self, gap: Gap) -> list[Told] | None:
         """What it shows of the rows that were there before the gap and have not changed, in order.
 
         Reads the gap up to where that holds; None: too much, or too fast.
@@ -118,11 +118,21 @@ class Comeback:
                 rows = rows[~np.isin(rows, changed)]
                 if not whole and len(rows) < (wanted.k or 0):
                     break
-                shown = rows[: wanted.k].tolist()
-                passages, _head = await self._texts.submit((shown, None))
-                if len(passages) == len(shown):
-                    return {row: passages[row] for row in shown}
+                shown = await self._told(rows[: wanted.k].tolist())
+                if shown is not None:
+                    return shown
         return None
+
+    async def _told(self, rows: Sequence[int]) -> list[Told] | None:
+        """Which hits these are; None when the store does not have one any more."""
+        told: list[Told] = []
+        for at in range(0, len(rows), AT_ONCE):
+            part = rows[at : at + AT_ONCE]
+            passages, _head = await self._texts.submit((part, None))
+            if len(passages) < len(part):
+                return None
+            told += [told_of(passages[row], 0.0, grouped=self._wanted.grouped) for row in part]
+        return told
 
 
 def _hits_of(document_id: str, count: int, *, grouped: bool) -> list[Told]:

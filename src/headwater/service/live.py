@@ -43,6 +43,7 @@ from headwater.service.deltas import LIVE_EVENTS, Deltas, LiveEvent, LiveEventNa
 from headwater.service.drafts import check_vector
 from headwater.service.libraries import same_generation
 from headwater.service.query import INCLUDES
+from headwater.service.servings import Servings
 from headwater.service.watch import Watch
 from headwater.settings import LimitSettings, LiveSettings
 from headwater.store.base import Reader
@@ -121,6 +122,9 @@ class LiveSearches:
         self._lane: Lane[Callable[[], Any], Any] = Lane("live", _do, max_batch=1)
         self._texts: Texts = Lane("live-texts", self._fetch, max_batch=64, max_waiting=100_000)
         self._pool = Pool("live-answers", 1)
+        self._servings = Servings(
+            group_bytes=limits.answer_bytes, sending_bytes=settings.sending_bytes
+        )
         self._read_to_match: Callable[..., Any] | None = None
         self._read_texts: Callable[..., Any] | None = None
         self._group: anyio.abc.TaskGroup | None = None
@@ -192,6 +196,7 @@ class LiveSearches:
                 self._alarms,
                 self._texts,
                 self._pool,
+                self._servings,
                 include=query.include,
                 coalesce_s=query.coalesce_s,
                 after=cursor,
@@ -342,6 +347,7 @@ class LiveSearches:
             "refills": counts.refills,
             "failures": counts.failures,
             "lag_ms": round(counts.lag_ms, 3),
+            "sending_bytes": self._servings.held_bytes,
             "pending_positions": sum(
                 max(0, self._log.head - matcher.position) for matcher in self._matchers.values()
             ),

@@ -99,19 +99,22 @@ class LiveStreams:
 
     async def _send(self, deltas: Deltas, sink: Sink) -> None:
         """All events of a cursor, the id with the last: nobody resumes inside a group."""
-        pieces: list[bytes] = []
+        write_bytes = self._settings.write_bytes
+        pieces: list[bytes | memoryview] = []
         size = 0
         for number, told in enumerate(deltas.events, 1):
-            frame = _frame(told.event, bytes(told.data))
-            if number == len(deltas.events):
-                frame = b"id: %b\n" % deltas.cursor.encode() + frame
-            pieces.append(frame)
-            size += len(frame)
-            if size >= self._settings.write_bytes:
-                await sink.send(b"".join(pieces))
-                pieces, size = [], 0
-        if pieces:
-            await sink.send(b"".join(pieces))
+            last = number == len(deltas.events)
+            head = b"event: %b\ndata: " % told.event.encode()
+            pieces.append(b"id: %b\n%b" % (deltas.cursor.encode(), head) if last else head)
+            data = memoryview(told.data)
+            for at in range(0, len(data), write_bytes):
+                pieces.append(data[at : at + write_bytes])
+                size += len(pieces[-1])
+                if size >= write_bytes:
+                    await sink.send(b"".join(pieces))
+                    pieces, size = [], 0
+            pieces.append(b"\n\n")
+        await sink.send(b"".join(pieces))
 
 
 def _frame(event: str, data: bytes) -> bytes:

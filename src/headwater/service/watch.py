@@ -32,6 +32,7 @@ from headwater.service.comeback import Comeback, Difference, Texts, Untold
 from headwater.service.deltas import Deltas, LiveEvent, LiveEventName, Told, event, told_of
 from headwater.service.hits import distance_of
 from headwater.service.render import encode, hit_json
+from headwater.service.servings import AT_ONCE, SMALL_BYTES, Servings, size_bytes
 from headwater.threads import Pool
 
 LARGE = 200
@@ -69,6 +70,7 @@ class Watch:
         alarms: Alarms,
         texts: Texts,
         pool: Pool,
+        servings: Servings,
         *,
         include: frozenset[str],
         coalesce_s: float,
@@ -84,6 +86,8 @@ class Watch:
         self._alarms = alarms
         self._texts = texts
         self._pool = pool
+        self._servings = servings
+        self._serving = servings.serving(self._ring)
         self._include = include
         self._coalesce_s = coalesce_s
         self._after = after
@@ -109,6 +113,7 @@ class Watch:
     def close(self) -> None:
         self.standing.readers.discard(self._hear)
         self._tell = None
+        self._serving.close()
 
     @property
     def cursor(self) -> str:
@@ -155,19 +160,25 @@ class Watch:
     async def take(self) -> Deltas | None:
         """What has changed since the last `take`; None when nothing has, or not yet.
 
+        To be called when the reader has taken what was told before: until then that has room.
         Raises `LibraryNotFound` when the library is gone, `TooManyHits` when there are more than
         it may keep, and what searches raise: the watch is then over, and a new one with `after`
         goes on where it was. Cancelling it takes nothing.
         """
-        now = self._now()
-        if now is None:
-            return None
-        if self._told is not None:
-            deltas = await self._changes(now, self._told)
-        elif self._after is not None:
-            deltas = await self._difference(now, self._after)
-        else:
-            deltas = await self._snapshot(now)
+        self._serving.read()
+        try:
+            now = self._now()
+            if now is None:
+                return None
+            if self._told is not None:
+                deltas = await self._changes(now, self._told)
+            elif self._after is not None:
+                deltas = await self._difference(now, self._after)
+            else:
+                async with self._servings.place(len(now.rows)):
+                    deltas = await self._snapshot(now)
+        finally:
+            self._serving.settle()
         if deltas is not None:
             self._calm()
         return deltas
@@ -179,6 +190,7 @@ class Watch:
         """
         if self._told is None or self.standing.error is not None or "vector" in self._include:
             return "later"
+        self._serving.settle()
         now = self._now()
         if now is None:
             return None
@@ -190,7 +202,10 @@ class Watch:
             return "later"
         leaves, upserts = self._changed(now, told, reasons, fresh, passages)
         hits = self._put_together([(rank, one) for _, rank, one in upserts], passages)
-        deltas = self._tell_changes(now, told, leaves, upserts, hits)
+        events = self._events(now, leaves, upserts, hits)
+        if size_bytes(events) > SMALL_BYTES:
+            return "later"
+        deltas = self._tell_changes(now, told, upserts, events)
         if deltas is not None:
             self._calm()
         return deltas
@@ -246,18 +261,24 @@ class Watch:
         ]
         if self._reset is not None:
             events.insert(0, event("reset", self._reset))
+        if not self._serving.fits(events):
+            return None
         self._told = told
         self._have_told(now)
         return Deltas("snapshot", cursor, events)
 
     async def _changes(self, now: Moment, told: dict[int, Told]) -> Deltas | None:
         reasons, fresh = self._compare(now, told)
-        passages = await self._passages([row for _, row in fresh])
-        if passages is None:
-            return None
-        leaves, upserts = self._changed(now, told, reasons, fresh, passages)
-        hits = await self._encoded([(rank, one) for _, rank, one in upserts], passages)
-        return self._tell_changes(now, told, leaves, upserts, hits)
+        async with self._servings.place(len(fresh)):
+            passages = await self._passages([row for _, row in fresh])
+            if passages is None:
+                return None
+            leaves, upserts = self._changed(now, told, reasons, fresh, passages)
+            hits = await self._encoded([(rank, one) for _, rank, one in upserts], passages)
+            events = self._events(now, leaves, upserts, hits)
+            if not self._serving.fits(events):
+                return None
+        return self._tell_changes(now, told, upserts, events)
 
     def _compare(
         self, now: Moment, told: dict[int, Told]
@@ -298,11 +319,9 @@ class Watch:
         self,
         now: Moment,
         told: dict[int, Told],
-        leaves: Sequence[Leave],
         upserts: Sequence[Upsert],
-        hits: Sequence[msgspec.Raw],
+        events: list[LiveEvent],
     ) -> Deltas | None:
-        events = self._events(now, leaves, upserts, hits)
         for row in set(self._order).difference(now.rows):
             del told[row]
         told.update((one.row, one) for _, _, one in upserts)
@@ -315,6 +334,10 @@ class Watch:
 
     async def _difference(self, now: Moment, after: Cursor) -> Deltas | None:
         """What a reader must be told who was told everything up to `after`, and nothing since."""
+        async with self._servings.place(len(now.rows)):
+            return await self._put_difference_together(now, after)
+
+    async def _put_difference_together(self, now: Moment, after: Cursor) -> Deltas | None:
         passages = await self._passages(now.rows)
         if passages is None:
             return None
@@ -338,6 +361,8 @@ class Watch:
         hits = await self._encoded([(rank, one) for _, rank, one in upserts], passages)
         leaves: list[Leave] = [(one, 0, reason) for one, reason in found.leaves]
         events = self._events(now, leaves, upserts, hits)
+        if not self._serving.fits(events):
+            return None
         self._told = told
         self._have_told(now)
         events.append(event("ready", {"cursor": self.cursor}))
@@ -375,18 +400,21 @@ class Watch:
                 missing.append(row)
             else:
                 found[row] = passage
-        if not missing:
-            return found
-        read, head = await self._texts.submit((missing, self.library if vectors else None))
-        if not vectors and self.matcher.position <= head:
-            known.take(read)
-        found.update(read)
-        if len(read) == len(missing):
-            return found
-        self.matcher.hold(self.standing, head)
-        if self.matcher.tellable(self.standing):
-            self._ring()  # it has come there meanwhile
-        return None
+        room = self._servings.room()
+        room.take(found.values())
+        for at in range(0, len(missing), AT_ONCE):
+            rows = missing[at : at + AT_ONCE]
+            read, head = await self._texts.submit((rows, self.library if vectors else None))
+            if not vectors and self.matcher.position <= head:
+                known.take(read)
+            found.update(read)
+            if len(read) < len(rows):
+                self.matcher.hold(self.standing, head)
+                if self.matcher.tellable(self.standing):
+                    self._ring()  # it has come there meanwhile
+                return None
+            room.take(read.values())
+        return found
 
     def _reason(self, one: Told, now: Moment, seen: Position) -> Reason:
         wanted = self.standing.wanted

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from headwater.settings.section import GiB, MiB, Seconds, Section, count, every, in_seconds
+from headwater.settings.section import (
+    GiB,
+    MiB,
+    Seconds,
+    Section,
+    count,
+    every,
+    in_bytes,
+    in_seconds,
+)
 
 
 class SearchSettings(Section):
@@ -62,5 +71,11 @@ class LiveSettings(Section):
         "A live query is resumed by its difference when the library has changed at most so often "
         "since, a change of many chunks counted for each; else with a new snapshot.",
         least=0,
+    )
+    sending_bytes: int = in_bytes(
+        512 * MiB,
+        "Large groups of events, from 64 KiB, that readers of live queries have not read yet, all "
+        "together",
+        least=MiB,
     )
     max_alerts: int = count(100_000, "Alerts of one library.")
