@@ -9,7 +9,7 @@ from heard import Heard
 from search.house import DIMENSION, house, names, vectors
 
 from headwater.search import snapshot
-from headwater.search.segment import faiss
+from headwater.search.graph import faiss
 
 pytestmark = pytest.mark.anyio
 

@@ -13,25 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from headwater.model import Metric, Rows, Vectors
 from headwater.search import huge_pages, scores
+from headwater.search.graph import LINKS, copied, empty, faiss, stored_vectors
 from headwater.search.mapped import written
 from headwater.search.rowsets import slots_of
 from headwater.search.scan import Slots
-
-faiss: Any = _faiss
-"""Untyped: its stubs know neither numpy arguments nor the newer classes."""
-
-LINKS = 16
-"""Links per vertex (M)."""
-
-_RANGE_SLACK = 0.1
-_SAMPLE = 4_096
-"""Vectors of each source that the steps of int8 codes are made from."""
 
 _BUILD_BLOCK = 1_024
 """Rows added between two looks at whether to stop."""
@@ -163,15 +153,6 @@ def row_bytes(dimension: int, quantized: bool) -> int:
     return dimension * (1 if quantized else 4) + LINKS * 8 + 32 + 12
 
 
-def stored_vectors(graph: Any) -> Vectors:
-    """The float32 vectors inside a graph, without a copy; valid while the graph lives."""
-    storage = faiss.downcast_index(graph.storage)
-    if not graph.ntotal:
-        return np.empty((0, graph.d), np.float32)
-    flat: Vectors = faiss.rev_swig_ptr(storage.get_xb(), graph.ntotal * graph.d)
-    return flat.reshape(graph.ntotal, graph.d)
-
-
 def full_bitmap(count: int) -> NDArray[np.uint8]:
     return np.packbits(np.ones(count, np.bool_), bitorder="little")
 
@@ -193,11 +174,10 @@ def build(
     Raises `Abandoned` soon after `stop` is set.
     """
     if base is None:
-        kind = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
-        graph = _empty_graph(dimension, kind, sources, quantized=disk is not None)
+        graph = empty(dimension, metric, sources, quantized=disk is not None)
         rows, alive = [], []
     else:
-        graph = faiss.clone_index(base.graph)
+        graph = copied(base.graph, sum(len(added) for added, _ in sources))
         rows, alive = [base.rows], [base.alive()]
     graph.hnsw.efConstruction = ef_construction
     for added, vectors in sources:
@@ -222,20 +202,3 @@ def build(
             )
         ),
     )
-
-
-def _empty_graph(
-    dimension: int, kind: int, sources: Sequence[tuple[Rows, Vectors]], *, quantized: bool
-) -> Any:
-    if not quantized:
-        return faiss.IndexHNSWFlat(dimension, LINKS, kind)
-    # A byte per number, in steps between the smallest and largest of each dimension and a little
-    # beyond, for what is added later.
-    graph = faiss.IndexHNSWSQ(dimension, faiss.ScalarQuantizer.QT_8bit, LINKS, kind)
-    quantizer = faiss.downcast_index(graph.storage).sq
-    quantizer.rangestat = faiss.ScalarQuantizer.RS_minmax
-    quantizer.rangestat_arg = _RANGE_SLACK
-    sample = [vectors[:: max(1, len(vectors) // _SAMPLE)] for _, vectors in sources]
-    sample = [part for part in sample if len(part)]
-    graph.train(np.concatenate(sample) if sample else np.zeros((1, dimension), np.float32))
-    return graph

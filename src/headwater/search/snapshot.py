@@ -21,9 +21,10 @@ import numpy as np
 
 from headwater import failpoints
 from headwater.model import Metric, Position
+from headwater.search.graph import faiss
 from headwater.search.index import Capture, VectorIndex
 from headwater.search.mapped import blocks, mapped
-from headwater.search.segment import Segment, faiss
+from headwater.search.segment import Segment
 from headwater.settings import SearchSettings
 
 FORMAT = 2
