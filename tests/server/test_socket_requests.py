@@ -308,23 +308,31 @@ def test_answers_come_as_they_are_ready(ws: Socket) -> None:
 
 
 def test_the_id_of_a_request_under_way_is_refused_and_free_afterwards(
-    ws: Socket, client: Client, library: str
+    shared: Server, client: Client, library: str
 ) -> None:
     client.stream(library, ({"id": f"d{n}", "text": f"text {n}"} for n in range(1000)))
-    body = {"query": "text", "mode": "vector", "k": 1000}
-    ws.send("search", body, id="same")
-    ws.send("search", body, id="same")
-    found = [ws.next() for _ in range(2)]
-    while not any("error" in frame for frame in found):
-        found.append(ws.next())
-    (refused,) = [frame for frame in found if "error" in frame]
-    assert refused["error"]["code"] == "duplicate_request"
-    ws.waiting = []
-    while not found[-1].get("data", {}).get("cursor"):
-        found.append(ws.next())
-    assert ws.response(ws.send("ping", id="same"))["success"]
-    assert ws.response(ws.send("ping", {}, id=1))["success"]
-    assert ws.response(ws.send("ping", {}, id="1"))["success"], "1 and '1' are two ids"
+    search = {
+        "type": "request",
+        "action": "search",
+        "request_id": "same",
+        "data": {"query": "text", "mode": "vector", "k": 1000},
+    }
+    with BareSocket(shared.url, library) as bare:
+        bare.json()
+        # In one piece, or the first may be over before the second comes.
+        bare.send(2 * frame_of(json.dumps(search).encode()))
+        found = [bare.json()]
+        while "error" not in found[-1] and not found[-1]["last"]:
+            found.append(bare.json())
+        (refused,) = [frame for frame in found if "error" in frame]
+        assert refused["error"]["code"] == "duplicate_request"
+        while "cursor" not in found[-1].get("data", {}):
+            found.append(bare.json())
+        for id in ("same", 1, "1"):  # the last two are different
+            bare.ask("ping", id)
+            answer = bare.json()
+            assert answer["success"]
+            assert answer["request_id"] == id
 
 
 def test_requests_beyond_the_rate_are_refused_and_then_taken_again(serve: Serve) -> None:
