@@ -22,6 +22,7 @@ from bench import (
     live,
     machine,
     memory,
+    rebuilding,
     report,
     scale,
     search,
@@ -48,6 +49,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "live": live.measure,
     "jobs": jobs.measure,
     "imports": imports.measure,
+    "rebuilding": rebuilding.measure,
     "memory": memory.measure,
     "scale": scale.measure,
 }

@@ -152,11 +152,11 @@ def search_request(library: str, body: dict[str, Any]) -> bytes:
     return request("POST", f"/v1/libraries/{library}/search", msgspec.json.encode(body))
 
 
-def post_document(number: int, text: str, prefix: str) -> bytes:
+def post_document(number: int, text: str, prefix: str, library: str = LIBRARY) -> bytes:
     """A single write, encoded."""
     body = msgspec.json.encode({"id": f"{prefix}-{number}", "text": text})
     return (
         b"POST /v1/libraries/%b/documents HTTP/1.1\r\nhost: bench\r\n"
         b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-        % (LIBRARY.encode(), len(body), body)
+        % (library.encode(), len(body), body)
     )

@@ -137,7 +137,7 @@ async def test_a_job_whose_row_is_gone_ends_quietly(tmp_path: Path) -> None:
 async def test_a_process_that_is_refused_everything_goes_on_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with pool(tmp_path, lease=0.04, progress_every=0.01) as opened:
+    async with pool(tmp_path, lease=0.04, reap_every=60) as opened:
         store = Faulty(opened, monkeypatch, ClaimJobs, RenewLeases, SaveJob)
         store.error = lambda: Overloaded("10000 requests wait")
         ids = await opened.submit("nothing", 3)
