@@ -26,6 +26,7 @@ from headwater.service.ingest import error_json
 from headwater.service.libraries import Libraries
 from headwater.service.render import document_json
 from headwater.settings import LimitSettings
+from headwater.threads import Pool
 
 EXAMPLE = {
     "id": "note-1",
@@ -79,6 +80,9 @@ def parse_include(text: str | None, known: frozenset[str]) -> frozenset[str]:
     return names
 
 
+_LARGE_BYTES = 1 << 20
+"""An answer with more is put together in a thread."""
+
 CHUNK_INCLUDES = frozenset({"chunks", "vectors"})
 
 
@@ -87,6 +91,7 @@ def document_routes(
 ) -> tuple[APIRouter, Handler]:
     """The routes, and the handler of the first for whoever has a shorter way to it."""
     router = APIRouter(prefix="/v1/libraries/{library}/documents", tags=["documents"])
+    pool = Pool("answers", 1)
 
     async def create(
         library: str,
@@ -205,17 +210,21 @@ def document_routes(
             pending=status is not None,
             filter=None if filter is None else parse_json(filter),
         )
-        return wire.json_response(
-            {
-                "documents": [
-                    document_json(
-                        item.document, item.chunks if wanted else None, log.store.log_id, wanted
-                    )
-                    for item in found.documents
-                ],
-                "next": None if found.next_row is None else next_token(found.next_row),
-            }
-        )
+
+        def shown() -> Response:
+            return wire.json_response(
+                {
+                    "documents": [
+                        document_json(
+                            item.document, item.chunks if wanted else None, log.store.log_id, wanted
+                        )
+                        for item in found.documents
+                    ],
+                    "next": None if found.next_row is None else next_token(found.next_row),
+                }
+            )
+
+        return await pool.call(shown) if found.size_bytes > _LARGE_BYTES else shown()
 
     @router.get(
         "/{document:id}",
@@ -232,8 +241,12 @@ def document_routes(
         found = await documents.get(
             await libraries.get(library), check_id(document), vectors="vectors" in wanted
         )
-        shown = document_json(found.document, found.chunks, log.store.log_id, wanted)
-        return wire.json_response(shown, headers=_etag(found.document.version))
+
+        def shown() -> Response:
+            made = document_json(found.document, found.chunks, log.store.log_id, wanted)
+            return wire.json_response(made, headers=_etag(found.document.version))
+
+        return await pool.call(shown) if found.size_bytes > _LARGE_BYTES else shown()
 
     @router.put(
         "/{document:id}",

@@ -8,9 +8,9 @@ It must not answer before the write is durable and, unless asked otherwise, sear
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from headwater.changes.log import Log
@@ -24,7 +24,7 @@ from headwater.errors import (
     LibraryRegenerated,
 )
 from headwater.filters import Filter
-from headwater.model import Chunk, Document, Library, Position, Written
+from headwater.model import Library, Position, Written
 from headwater.search.base import SearchEngine
 from headwater.service.drafts import (
     DocumentInput,
@@ -39,7 +39,7 @@ from headwater.service.drafts import (
     without_vector,
 )
 from headwater.service.embedding import DocumentEmbedding, Failure, OnFailure
-from headwater.service.matching import find
+from headwater.service.listing import DocumentPage, FoundDocument, page_of
 from headwater.service.refusing import embedded_or_refused
 from headwater.settings import LimitSettings
 from headwater.store.base import (
@@ -57,18 +57,6 @@ WriteDocuments = Callable[[PutDocuments], Awaitable[list[Written | HeadwaterErro
 
 SMALL_INPUT_BYTES = 4_096
 """Below this, preparing a document on the loop is cheaper than crossing to a thread."""
-
-
-class FoundDocument(msgspec.Struct, frozen=True):
-    document: Document
-    chunks: list[Chunk]
-
-
-class DocumentPage(msgspec.Struct, frozen=True):
-    """`next_row` is where the next page goes on; None: this is the last."""
-
-    documents: list[FoundDocument]
-    next_row: int | None
 
 
 class Documents:
@@ -336,33 +324,17 @@ class Documents:
         pending: bool = False,
         filter: Filter | None = None,
     ) -> DocumentPage:
-        """Up to `limit` in order of first insertion; without chunks unless asked.
-
-        With `pending`, only those that wait for their vectors; with `filter`, those that meet it:
-        then a bounded number is looked at, and a page may be short although more follow.
-        """
-
-        def query(reader: Reader) -> DocumentPage:
-            number = library.number
-            read = reader.pending_documents if pending else reader.documents
-            next_row: int | None
-            if filter is None:
-                documents = read(number, after_row=after_row, limit=limit + 1)
-                next_row = documents[limit - 1].row if len(documents) > limit else None
-                documents = documents[:limit]
-            else:
-                look = reader.pending_documents if pending else reader.described
-                found, next_row = find(
-                    lambda after, count: look(number, after_row=after, limit=count),
-                    filter,
-                    after_row,
-                    limit,
-                )
-                by_id = reader.documents_by_id(number, [one.id for one in found])
-                documents = [by_id[one.id] for one in found]
-            parts = reader.chunks(documents, vectors=vectors) if chunks else [[]] * len(documents)
-            return DocumentPage(list(map(FoundDocument, documents, parts)), next_row)
-
+        """As `page_of`."""
+        query = partial(
+            page_of,
+            library=library,
+            after_row=after_row,
+            limit=limit,
+            chunks=chunks,
+            vectors=vectors,
+            pending=pending,
+            filter=filter,
+        )
         return await self._log.store.read(query)
 
 

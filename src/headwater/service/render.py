@@ -50,7 +50,7 @@ class DocumentJson(msgspec.Struct, omit_defaults=True, gc=False):
     title: str | None = None
     text: str | None = None
     texts: list[str | None] | None = None
-    chunks: list[dict[str, Any]] | None = None
+    chunks: list[Raw] | None = None
     embedding: EmbeddingJson | None = None
 
 
@@ -94,7 +94,8 @@ def document_json(
     elif document.form == "texts":
         result.texts = [chunk.text for chunk in chunks]
     if document.form == "chunks" or "chunks" in include or "vectors" in include:
-        result.chunks = [_chunk_json(document, chunk) for chunk in chunks]
+        # Each by itself: encoding thousands of vectors at once would hold up every other thread.
+        result.chunks = [Raw(encode(_chunk_json(document, chunk))) for chunk in chunks]
     return result
 
 
