@@ -15,7 +15,7 @@ from server.running import Server
 WITHIN_S = 1.0
 """What is promised of a cancel, from the request to the event that says it is done."""
 
-COUNT = 10_000
+COUNT = 20_000
 
 
 @pytest.fixture(scope="module", params=["in the server", "in a worker process"])
