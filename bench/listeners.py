@@ -67,6 +67,7 @@ def _read(sockets: list[WebSocket], pipe: Pipe, clock: Clock) -> list[float]:
     selector.register(pipe.fileno(), selectors.EVENT_READ, -1)
     arrivals = [Arrivals() for _ in sockets]
     counts = [0] * len(sockets)
+    tails = [b""] * len(sockets)  # a mark may lie across two pieces
     each: int | None = None
     ends = float("inf")
     alive = time.perf_counter()
@@ -91,7 +92,9 @@ def _read(sockets: list[WebSocket], pipe: Pipe, clock: Clock) -> list[float]:
             if not piece:
                 raise RuntimeError("the server closed a socket")
             arrivals[key.data].take(piece, at_ns)
-            counts[key.data] += piece.count(_MARK)
+            seen = tails[key.data] + piece
+            counts[key.data] += seen.count(_MARK)
+            tails[key.data] = seen[1 - len(_MARK) :]
     if set(counts) != {each}:
         raise RuntimeError(f"of {each} events {min(counts)} to {max(counts)} were heard")
     return [
