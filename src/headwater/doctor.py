@@ -24,6 +24,7 @@ from headwater.errors import HeadwaterError, LibraryNotFound, Refused
 from headwater.model import Library, Rows, Vectors
 from headwater.search.base import Neighbours
 from headwater.search.keyword_views import KeywordViews
+from headwater.search.metadata_views import Kept, MetadataViews
 from headwater.search.segment import row_bytes
 from headwater.settings import Settings
 from headwater.store import Reader
@@ -37,6 +38,9 @@ PAGE = 10_000
 OWN_BYTES = 250_000_000
 """What a server takes with nothing loaded: code, model, ring, the heaps of the words."""
 
+BUILDING_SHARE = 1.1
+"""What making a graph takes, of what the graph does: locks and marks for its rows while they are
+linked, and what else goes on while it grows; 1.03 of it for a million chunks that streamed in."""
 
 _PATIENCE = timedelta(hours=12)
 
@@ -74,20 +78,34 @@ async def _examine(settings: Settings) -> list[Finding]:
         await stack.enter_async_context(started(parts.engine.run))
         # A copy: an index belongs to one process, which may be a server that is running.
         copies = Path(stack.enter_context(TemporaryDirectory(prefix="headwater-doctor-")))
-        keyword = KeywordViews(copies, settings.search, parts.log, clock, keeps=lambda: True)
+        keyword = KeywordViews(
+            copies / "keyword", settings.search, parts.log, clock, keeps=lambda: True
+        )
+        metadata = MetadataViews(
+            settings.search,
+            parts.log,
+            clock,
+            memory_bytes=settings.search.memory_bytes,
+            kept=Kept(copies / "metadata", lambda: True),
+        )
         await stack.enter_async_context(started(keyword.run))
+        await stack.enter_async_context(started(metadata.run))
         after = 0
         views: list[int] = []
         while page := await parts.libraries.page(after, 100):
             for library in page:
                 views.append(_view_bytes(library))
                 findings += await _library(parts, library)
-                if parts.keyword.kept(library.id):
-                    kept = settings.data / "keyword" / library.id
-                    await Pool("doctor", 1).call(_copy, kept, copies / library.id)
-                    findings += await _words(parts, keyword, library)
+                for name, followers, following in (
+                    ("keyword", keyword, parts.keyword),
+                    ("metadata", metadata, parts.metadata),
+                ):
+                    if following.kept(library.id):
+                        await Pool("doctor", 1).call(_copy, settings.data, copies, name, library.id)
+                        findings += await _following(parts, name, followers, library)
             after = page[-1].number
-        findings.append(_memory(views, settings))
+        filters = sum(one.memory_bytes for one in metadata.status())
+        findings.append(_memory(views, filters, settings))
     return findings
 
 
@@ -96,14 +114,16 @@ def _view_bytes(library: Library) -> int:
     return library.chunks * row_bytes(library.dimension, library.quantization == "int8")
 
 
-def _memory(views: Sequence[int], settings: Settings) -> Finding:
+def _memory(views: Sequence[int], filters: int, settings: Settings) -> Finding:
     """What a server of this folder will need; telling, not judging."""
     total, largest = sum(views), max(views, default=0)
+    own = filters + OWN_BYTES
     budget = settings.search.memory_bytes
     megabyte = 1_000_000
     detail = (
-        f"about {(total + OWN_BYTES) / megabyte:,.0f} MB with all vectors loaded, up to "
-        f"{(total + largest + OWN_BYTES) / megabyte:,.0f} MB while the largest graph is rebuilt; "
+        f"about {(total + own) / megabyte:,.0f} MB with all vectors loaded, up to "
+        f"{(total + BUILDING_SHARE * largest + own) / megabyte:,.0f} MB while the largest graph is "
+        "rebuilt; "
         "beside that, pages of the files stay mapped that the system takes back when it needs them"
     )
     if total > budget:
@@ -114,12 +134,14 @@ def _memory(views: Sequence[int], settings: Settings) -> Finding:
     return Finding("memory", True, detail)
 
 
-async def _words(parts: Parts, keyword: KeywordViews, library: Library) -> list[Finding]:
-    """The keyword index with the store."""
-    name = f"{library.name}: keyword"
+async def _following(
+    parts: Parts, name: str, views: KeywordViews | MetadataViews, library: Library
+) -> list[Finding]:
+    """An index of words or of metadata with the store."""
+    name = f"{library.name}: {name}"
 
     async def viewed() -> Rows:
-        return await keyword.rows(library)
+        return await views.rows(library)
 
     def stored(reader: Reader) -> Rows:
         return _text_rows(reader, library)
@@ -130,15 +152,21 @@ async def _words(parts: Parts, keyword: KeywordViews, library: Library) -> list[
         return []  # deleted meanwhile
     except HeadwaterError as error:
         return [Finding(name, False, error.detail)]
-    reasons = [one.reason for one in keyword.status() if one.library_id == library.id]
+    reasons = [one.reason for one in views.status() if one.library_id == library.id]
     anew = f"; made anew: {reasons[0]}" if any(reasons) else ""
     return [Finding(name, told.ok, told.detail + anew)]
 
 
-def _copy(kept: Path, copy: Path) -> None:
+def _copy(data: Path, copies: Path, *place: str) -> None:
     """What changes while it is copied gives a copy that is found out, and made anew."""
-    with suppress(OSError, shutil.Error):
-        shutil.copytree(kept, copy)
+    for kept in data.joinpath(*place[:-1]).glob(f"{place[-1]}*"):
+        copy = copies.joinpath(*place[:-1], kept.name)
+        copy.parent.mkdir(exist_ok=True)
+        with suppress(OSError, shutil.Error):
+            if kept.is_dir():
+                shutil.copytree(kept, copy)
+            else:
+                shutil.copy(kept, copy)
 
 
 async def _library(parts: Parts, library: Library) -> list[Finding]:

@@ -20,8 +20,8 @@ import structlog
 
 from headwater.changes.log import Log
 from headwater.clock import Clock
-from headwater.filters import Filter
-from headwater.model import Change, Library, Position, Span
+from headwater.filters import And, Filter
+from headwater.model import Change, Library, Position, Rows, Span
 from headwater.search.follower import Follower
 from headwater.search.following import FollowerStatus, FollowingIndex
 from headwater.search.metadata import MetadataIndex
@@ -199,6 +199,11 @@ class MetadataViews:
         settings allow; the view goes on being made. Raises `LibraryNotFound`.
         """
         return await self._follower.ask(library, partial(_select, filter=filter))
+
+    async def rows(self, library: Library) -> Rows:
+        """The chunk rows of the view, rising: for checking against the store."""
+        selection, _ = await self.select(library, And(()))
+        return selection.rows()
 
     async def caught_up(self, library_id: str, position: Position) -> None:
         """Return when a filter asked now would see `position`. At once when not loaded."""
