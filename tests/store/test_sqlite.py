@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from headwater.store.connection import connect
 from headwater.store.library_commands import SweepLibraries
 from headwater.store.migrate import REVISIONS, prepare
 from headwater.store.reader import SqliteReader
+from headwater.store.turns import Turns
 from headwater.store.writer import Writer
 
 CHILD = Path(__file__).with_name("child.py")
@@ -94,7 +96,12 @@ class Direct:
         self.foreign: list[Position] = []
         self.db = connect(path, StoreSettings(durability="normal"), writer=True)
         self.write = Writer(
-            self.db, clock, 0, on_commit=self.commits.append, on_foreign=self.foreign.append
+            self.db,
+            clock,
+            0,
+            Turns(folder, timedelta(seconds=30)),
+            on_commit=self.commits.append,
+            on_foreign=self.foreign.append,
         )
         self.reader = SqliteReader(self.db)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from headwater.store.base import (
 from headwater.store.connection import Connections, connect, translated
 from headwater.store.migrate import prepare
 from headwater.store.reader import SqliteReader
+from headwater.store.turns import Turns
 from headwater.store.upkeep import RenewIdentity
 from headwater.store.watch import Watch
 from headwater.store.writer import Writer
@@ -72,13 +74,14 @@ class SqliteStore(Store):
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         loop = Loop()
-        writing, watching = await self._pool.call(self._open)
+        writing, watching, turns = await self._pool.call(self._open)
         try:
             head = SqliteReader(writing).head()
             writer = Writer(
                 writing,
                 self._clock,
                 head,
+                turns,
                 on_commit=lambda committed: loop.post(self._on_commit, committed),
                 on_foreign=lambda position: loop.post(self._on_foreign, position),
             )
@@ -97,18 +100,22 @@ class SqliteStore(Store):
         finally:
             self._lane = None
             with anyio.CancelScope(shield=True):
-                await self._pool.call(self._close, writing, watching)
+                await self._pool.call(self._close, writing, watching, turns)
 
-    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection, Turns]:
         self.log_id = prepare(self.path, self._settings, self._clock)
         self._connections.open()
         with translated():
-            return connect(self.path, self._settings, writer=True), connect(
-                self.path, self._settings
-            )
+            writing = connect(self.path, self._settings, writer=True)
+            watching = connect(self.path, self._settings)
+        patience = timedelta(milliseconds=self._settings.busy_timeout_ms)
+        return writing, watching, Turns(self.path.parent, patience)
 
-    def _close(self, writing: sqlite3.Connection, watching: sqlite3.Connection) -> None:
+    def _close(
+        self, writing: sqlite3.Connection, watching: sqlite3.Connection, turns: Turns
+    ) -> None:
         self._connections.close()
+        turns.close()
         watching.close()
         try:
             writing.execute("PRAGMA busy_timeout = 100")

@@ -46,6 +46,7 @@ from headwater.store.shelves import (
     update_library,
 )
 from headwater.store.transaction import Transaction
+from headwater.store.turns import Turns
 from headwater.store.upkeep import (
     RenewIdentity,
     announce,
@@ -143,11 +144,13 @@ class Writer:
         db: sqlite3.Connection,
         clock: Clock,
         head: Position,
+        turns: Turns,
         *,
         on_commit: Callable[[Committed], None],
         on_foreign: Callable[[Position], None],
     ) -> None:
         self.head = head
+        self._turns = turns
         self.committing: Position = 0
         self._db = db
         self._clock = clock
@@ -157,14 +160,15 @@ class Writer:
     def __call__(self, commands: Sequence[Any]) -> list[Any]:
         results: list[Any] = []
         for group in _groups(commands):
-            try:
-                results += self._transact(group)
-            except sqlite3.Error as error:
-                failure = failed(error)
-                failure.__cause__ = error
-                results += [failure] * len(group)
-            finally:
-                self._clean()
+            with self._turns:
+                try:
+                    results += self._transact(group)
+                except sqlite3.Error as error:
+                    failure = failed(error)
+                    failure.__cause__ = error
+                    results += [failure] * len(group)
+                finally:
+                    self._clean()
         return results
 
     def _transact(self, commands: Sequence[Any]) -> list[Any]:
