@@ -68,12 +68,23 @@ def serve(settings: Settings) -> None:
         workers=settings.workers,
     )
     if settings.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        _Workers(config, sockets=[listener]).run()
     else:
         server = uvicorn.Server(config)
         server.run(sockets=[listener])
         if not server.started:
             raise Refused("the server could not start; the log above says why")
+
+
+class _Workers(Multiprocess):
+    """The parent of the worker processes: puts another in the place of one that has died."""
+
+    def keep_subprocess_alive(self) -> None:
+        # The parent holds the workers' ends of their pipes as well. Let go of, a pipe ends with its
+        # worker, and one that dies before it answers is not waited for until the answer is due.
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def worker_app(settings: Settings) -> FastAPI:

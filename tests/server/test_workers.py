@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,9 +208,7 @@ def test_killed_worker_is_replaced_and_loses_nothing_acknowledged(serve: Serve) 
                 now = {process.pid for process in server.workers() if is_worker(process)}
                 return len(now - before) == 1
 
-            # At once, but for one that dies just when it is asked whether it lives: the answer is
-            # waited for, half a minute long.
-            eventually(replaced, "a worker in its place", 90, said=server.said)
+            eventually(replaced, "a worker in its place", said=server.said)
             server.wait_ready()
         with Client(server.url) as reader:
             invariants.acknowledged_is_there(reader, library, acknowledged)
@@ -217,6 +216,22 @@ def test_killed_worker_is_replaced_and_loses_nothing_acknowledged(serve: Serve) 
             invariants.every_document_is_found(reader, library, {"vector": [1, 1]})
         server.stop()
     invariants.folder_is_sound(server.data)
+
+
+def test_worker_that_dies_before_it_answers_its_parent_is_replaced_at_once(serve: Serve) -> None:
+    server = serve(workers=2)
+    before = {p.pid for p in server.workers() if is_worker(p)}
+    os.kill(min(before), signal.SIGSTOP)
+    time.sleep(1.5)  # each half second the parent asks, and then waits for this one
+    os.kill(min(before), signal.SIGKILL)
+
+    def replaced() -> bool:
+        now = {process.pid for process in server.workers() if is_worker(process)}
+        return len(now - before) == 1
+
+    eventually(replaced, "a worker in its place", 15, said=server.said)
+    server.wait_ready()
+    server.stop()
 
 
 def test_killing_the_keeper_leaves_the_other_server_whole(tmp_path: Path, serve: Serve) -> None:
