@@ -57,6 +57,15 @@ def test_white_space_between_windows_ends_no_text() -> None:
     assert [chunk.text for chunk in chunk_text(text, 100, 10)] == ["start", "middle", "end"]
 
 
+@pytest.mark.parametrize("size", [256, 70_000, 200_000])
+@pytest.mark.parametrize("before", [65_000, 65_279, 65_280, 65_281, 65_535, 65_536, 65_537])
+def test_no_chunk_spans_a_long_gap_wherever_it_begins(before: int, size: int) -> None:
+    start = "a" * before
+    chunks = chunk_text(start + " " * size + "end " * 400, 1_000, 0)
+    assert "".join(chunk.text for chunk in chunks if "a" in chunk.text) == start
+    assert all("end" not in chunk.text for chunk in chunks if "a" in chunk.text)
+
+
 def test_a_short_text_is_one_chunk() -> None:
     assert chunk_text("  Hello there.\n", 100, 10) == [DraftChunk("Hello there.", 2, 14)]
     assert chunk_text("x" * 100, 100, 10) == [DraftChunk("x" * 100, 0, 100)]

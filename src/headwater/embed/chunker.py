@@ -21,7 +21,11 @@ from headwater.model import DraftChunk
 # it 6 to 11 s in one piece, 0.1 to 0.7 s in windows of this many or of twelve chunks. It takes
 # seconds for 10 k characters of blanks and line breaks in turn, so it never sees a long gap.
 _WINDOW = 1 << 12
-_gaps = re.compile(r"\s{256,}").finditer
+_GAP = 256
+_gap = re.compile(rf"\s{{{_GAP},}}").search
+_blank = re.compile(r"\s*").match
+_LOOK = 1 << 16
+"""Looked through at a time: a search lets nobody else have the interpreter until it ends."""
 
 
 def split(text: str, size: int, overlap: int) -> list[DraftChunk]:
@@ -56,10 +60,24 @@ def _whole(text: str) -> DraftChunk:
 
 def _pieces(text: str, size: int, overlap: int) -> Iterator[tuple[int, str]]:
     start = 0
-    for gap in _gaps(text):
-        yield from _windows(text, start, gap.start(), size, overlap)
-        start = gap.end()
+    for gap, end in _gaps(text):
+        yield from _windows(text, start, gap, size, overlap)
+        start = end
     yield from _windows(text, start, len(text), size, overlap)
+
+
+def _gaps(text: str) -> Iterator[tuple[int, int]]:
+    """Where long stretches of white space begin and end."""
+    at = 0
+    while at + _GAP <= len(text):
+        found = _gap(text, at, at + _LOOK)
+        if found is None:
+            at += _LOOK - _GAP + 1  # one may begin just before the end of what was looked through
+            continue
+        start, at = found.span()
+        while (more := _blank(text, at, at + _LOOK)) and more.end() > at:
+            at = more.end()
+        yield start, at
 
 
 def _windows(text: str, base: int, end: int, size: int, overlap: int) -> Iterator[tuple[int, str]]:
