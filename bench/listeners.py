@@ -22,21 +22,24 @@ _MARK = b'"type":"event","subscription_id"'
 _TIME = re.compile(rb'"type":"event","subscription_id".*?"timestamp":"([^"]+)"')
 _ALIVE_SECONDS = 10
 """How often a listener says that it is alive; it looks for no pings."""
-_REST_SECONDS = 0.02
-"""Between two rounds of reading by the kernel's clock; meanwhile no write has to wake anybody."""
 
 
 class Listeners(Apart):
     """Sockets that subscribe to document events, in one process of their own.
 
     Their number is `readers`, and `deaf` more that read nothing after they have subscribed to the
-    whole log, documents included: they stop in the middle of it.
+    whole log, documents included: they stop in the middle of it. By the reader's clock the others
+    read as soon as there is something; by the kernel's they rest until `read`.
     """
 
     def __init__(
         self, port: int, path: str, readers: int, deaf: int = 0, *, clock: Clock = "reader"
     ) -> None:
         super().__init__(_listen, port, path, readers, deaf, clock, ready_seconds=120)
+
+    def read(self, *, at_most: float = 10.0) -> None:
+        """Have them read what has come by now. Only by the kernel's clock."""
+        self.asked(None, at_most)
 
     def collect(self, each: int, *, at_most: float = 120.0) -> list[float]:
         """Seconds from each event's timestamp to its arrival, of all readers."""
@@ -55,53 +58,64 @@ def _listen(pipe: Pipe, port: int, path: str, readers: int, deaf: int, clock: Cl
     stalled = [WebSocket(port, path, receive_buffer=4096) for _ in range(deaf)]
     for one in stalled:  # last: a socket that reads nothing is closed after a while
         one.send(request("subscribe", 1, whole))
+    crowd = _Crowd(reading, by_kernel=clock == "kernel")
     rest()
     say(pipe)
-    say(pipe, _read(reading, pipe, clock))
+    if clock == "kernel":
+        while (question := pipe.recv()) is None:
+            crowd.read(0)
+            say(pipe)
+    else:
+        while not pipe.poll():
+            crowd.read(0.1)
+        question = pipe.recv()
+    say(pipe, crowd.collect(*question))
 
 
-def _read(sockets: list[WebSocket], pipe: Pipe, clock: Clock) -> list[float]:
-    selector = selectors.DefaultSelector()
-    for number, one in enumerate(sockets):
-        selector.register(one.socket, selectors.EVENT_READ, number)
-    selector.register(pipe.fileno(), selectors.EVENT_READ, -1)
-    arrivals = [Arrivals() for _ in sockets]
-    counts = [0] * len(sockets)
-    tails = [b""] * len(sockets)  # a mark may lie across two pieces
-    each: int | None = None
-    ends = float("inf")
-    alive = time.perf_counter()
-    while each is None or (min(counts) < each and time.perf_counter() < ends):
-        if time.perf_counter() > alive + _ALIVE_SECONDS:
-            alive = time.perf_counter()
-            for one in sockets:
+class _Crowd:
+    """Sockets, what has come on each, and how many events that were."""
+
+    def __init__(self, sockets: list[WebSocket], *, by_kernel: bool) -> None:
+        self._sockets = sockets
+        self._by_kernel = by_kernel
+        self._arrivals = [Arrivals() for _ in sockets]
+        self._counts = [0] * len(sockets)
+        self._tails = [b""] * len(sockets)  # a mark may lie across two pieces
+        self._selector = selectors.DefaultSelector()
+        self._alive = time.perf_counter()
+        for number, one in enumerate(sockets):
+            self._selector.register(one.socket, selectors.EVENT_READ, number)
+
+    def read(self, at_most: float) -> None:
+        """Take a piece from each that has one; wait so long for the first."""
+        if time.perf_counter() > self._alive + _ALIVE_SECONDS:
+            self._alive = time.perf_counter()
+            for one in self._sockets:
                 one.send(masked(b"", 10))
-        if clock == "kernel":
-            time.sleep(_REST_SECONDS)
-        for key, _ in selector.select(0 if clock == "kernel" else 0.1):
-            if key.data < 0:
-                each, at_most = pipe.recv()
-                ends = time.perf_counter() + at_most
-                selector.unregister(pipe.fileno())
-                continue
-            one = sockets[key.data]
-            if clock == "kernel":
-                piece, at_ns = _stamped(one.socket)
-            else:
-                piece, at_ns = one.socket.recv(PIECE_BYTES), None
+        for key, _ in self._selector.select(at_most):
+            number = key.data
+            one = self._sockets[number].socket
+            piece, at_ns = _stamped(one) if self._by_kernel else (one.recv(PIECE_BYTES), None)
             if not piece:
                 raise RuntimeError("the server closed a socket")
-            arrivals[key.data].take(piece, at_ns)
-            seen = tails[key.data] + piece
-            counts[key.data] += seen.count(_MARK)
-            tails[key.data] = seen[1 - len(_MARK) :]
-    if set(counts) != {each}:
-        raise RuntimeError(f"of {each} events {min(counts)} to {max(counts)} were heard")
-    return [
-        at - datetime.fromisoformat(match[1].decode()).timestamp()
-        for own in arrivals
-        for match, at in own.found(_TIME)
-    ]
+            self._arrivals[number].take(piece, at_ns)
+            seen = self._tails[number] + piece
+            self._counts[number] += seen.count(_MARK)
+            self._tails[number] = seen[1 - len(_MARK) :]
+
+    def collect(self, each: int, at_most: float) -> list[float]:
+        """Read on until each has heard so many events; the seconds that each took."""
+        ends = time.perf_counter() + at_most
+        while min(self._counts) < each and time.perf_counter() < ends:
+            self.read(0.1)
+        if set(self._counts) != {each}:
+            fewest, most = min(self._counts), max(self._counts)
+            raise RuntimeError(f"of {each} events {fewest} to {most} were heard")
+        return [
+            at - datetime.fromisoformat(match[1].decode()).timestamp()
+            for own in self._arrivals
+            for match, at in own.found(_TIME)
+        ]
 
 
 def _stamped(reading: socket.socket) -> tuple[bytes, int]:

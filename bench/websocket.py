@@ -7,7 +7,6 @@ on this machine): what is measured is the server.
 from __future__ import annotations
 
 import json
-import re
 import socket
 import struct
 from typing import Any
@@ -16,10 +15,6 @@ _HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nhost: bench\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-_MARK = b'"type":"event","subscription_id"'
-_TIME = re.compile(rb'"type":"event","subscription_id".*?"timestamp":"([^"]+)"')
-_ALIVE_SECONDS = 10
-"""How often a listener says that it is alive; it looks for no pings."""
 
 
 def request(action: str, id: int, data: dict[str, Any]) -> bytes:
