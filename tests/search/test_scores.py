@@ -25,3 +25,15 @@ def test_pairs_and_products_give_the_score_of_one_by_one(metric: Metric, dimensi
     assert (scores.exact_product(metric, queries, vectors) == wanted).all()
     at, to = (part.ravel() for part in np.indices(wanted.shape))
     assert (scores.exact_pairs(metric, queries[at], vectors[to]) == wanted[at, to]).all()
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(1, 1), (1_030, 256), (200, 1_536), (3, 200_000)])
+def test_many_vectors_prepared_together_are_those_prepared_one_by_one(
+    count: int, dimension: int
+) -> None:
+    vectors = np.random.default_rng(7).normal(size=(count, dimension)).astype(np.float32)
+    vectors[count // 2] = 0
+    together = scores.prepared("cosine", vectors)
+    assert (together == np.concatenate([scores.prepared("cosine", v[None]) for v in vectors])).all()
+    lengths = np.linalg.norm(together.astype(np.float64), axis=1)
+    assert np.allclose(lengths, np.arange(count) != count // 2, atol=1e-6)

@@ -15,6 +15,9 @@ from headwater.search.base import Scores
 
 _UNIT = 2.0**-24
 """Unit roundoff of float32."""
+_BLOCK_NUMBERS = 1 << 17
+"""Prepared at a time. What they take in between stays in the cache: 23,000 vectors of 256 numbers
+take 6 to 8 ms, and 16 to 115 in one go, which maps fresh memory each time."""
 
 
 def prepared(metric: Metric, matrix: Vectors) -> Vectors:
@@ -26,11 +29,14 @@ def prepared(metric: Metric, matrix: Vectors) -> Vectors:
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
     if metric != "cosine" or not matrix.size:
         return matrix
-    wide = matrix.astype(np.float64)
-    norms = np.sqrt(np.square(wide).sum(axis=1))
-    norms[norms == 0.0] = 1.0
-    wide /= norms[:, None]
-    unit: Vectors = wide.astype(np.float32)
+    unit = np.empty_like(matrix)
+    rows = max(1, _BLOCK_NUMBERS // matrix.shape[1])
+    for at in range(0, len(matrix), rows):
+        wide = matrix[at : at + rows].astype(np.float64)
+        norms = np.sqrt(np.square(wide).sum(axis=1))
+        norms[norms == 0.0] = 1.0
+        wide /= norms[:, None]
+        unit[at : at + rows] = wide
     return unit
 
 
