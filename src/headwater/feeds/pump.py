@@ -44,7 +44,8 @@ class Pump:
         self._progress_s = settings.progress.total_seconds()
         self._now_s: Callable[[], float] = clock.monotonic
         self._statistics = statistics
-        self._parked: dict[Wish, set[Listener]] = {}
+        # In the order they came, which is about that of their sockets in memory: 5 % of a telling.
+        self._parked: dict[Wish, dict[Listener, None]] = {}
         self._position: Position = 0
 
     async def run(
@@ -67,14 +68,14 @@ class Pump:
         something due without news. It stands where its reader says.
         """
         wish = listener.reader.wish
-        group = self._parked.setdefault(wish, set())
+        group = self._parked.setdefault(wish, {})
         listener.parked = parked = anyio.Event()
-        group.add(listener)
+        group[listener] = None
         try:
             await parked.wait()
         finally:
             listener.parked = None
-            group.discard(listener)
+            group.pop(listener, None)
             if not group and self._parked.get(wish) is group:
                 del self._parked[wish]
 
