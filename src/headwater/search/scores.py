@@ -95,21 +95,8 @@ def exact(metric: Metric, query: Vectors, vectors: Vectors) -> Scores:
     wide = query.astype(np.float64)
     for at in range(0, len(vectors), _BLOCK):
         block = vectors[at : at + _BLOCK].astype(np.float64)
-        if metric == "euclidean":
-            block -= wide
-            np.square(block, out=block)
-            scores[at : at + _BLOCK] = 1.0 / (1.0 + np.sqrt(block.sum(axis=1)))
-        else:
-            block *= wide
-            totals = block.sum(axis=1)
-            if metric == "cosine":
-                np.minimum(totals, 1.0, out=totals)
-                np.maximum(totals, -1.0, out=totals)
-            scores[at : at + _BLOCK] = totals
+        scores[at : at + _BLOCK] = _compared(metric, wide, block)
     return scores
-
-
-_BLOCK = 4_096
 
 
 def exact_pairs(metric: Metric, queries: Vectors, vectors: Vectors) -> Scores:
@@ -118,17 +105,28 @@ def exact_pairs(metric: Metric, queries: Vectors, vectors: Vectors) -> Scores:
     for at in range(0, len(vectors), _BLOCK):
         block = vectors[at : at + _BLOCK].astype(np.float64)
         wide = queries[at : at + _BLOCK].astype(np.float64)
-        if metric == "euclidean":
-            block -= wide
-            np.square(block, out=block)
-            scores[at : at + _BLOCK] = 1.0 / (1.0 + np.sqrt(block.sum(axis=1)))
-        else:
-            block *= wide
-            totals = block.sum(axis=1)
-            if metric == "cosine":
-                np.clip(totals, -1.0, 1.0, out=totals)
-            scores[at : at + _BLOCK] = totals
+        scores[at : at + _BLOCK] = _compared(metric, wide, block)
     return scores
+
+
+_BLOCK = 4_096
+
+
+def _compared(
+    metric: Metric, query: NDArray[np.float64], block: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Scores of the rows of `block`, which is spoilt, against one query or one for each, (n,)."""
+    if metric == "euclidean":
+        block -= query
+        np.square(block, out=block)
+        near: NDArray[np.float64] = 1.0 / (1.0 + np.sqrt(block.sum(axis=1)))
+        return near
+    block *= query
+    totals: NDArray[np.float64] = block.sum(axis=1)
+    if metric == "cosine":
+        np.minimum(totals, 1.0, out=totals)
+        np.maximum(totals, -1.0, out=totals)
+    return totals
 
 
 def exact_product(metric: Metric, queries: Vectors, vectors: Vectors) -> Scores:
