@@ -70,7 +70,7 @@ def listing(
     table = output.table(
         *("id", "type", "status", "progress", "attempt", "created"),
         right=("attempt",),
-        whole=("id",),  # to be copied
+        whole=("id", "type"),  # to be copied
     )
     for job in page["jobs"]:
         table.add_row(
