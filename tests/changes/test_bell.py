@@ -41,6 +41,22 @@ async def test_a_waiter_sleeps_through_lower_rings_and_wakes_past_its_own() -> N
     assert woken == [5, 9]
 
 
+async def test_who_is_first_is_woken_before_those_who_waited_longer() -> None:
+    bell = Bell(1)
+    woken: list[str] = []
+
+    async def wait(name: str, first: bool) -> None:
+        await bell.wait_past(1, first=first)
+        woken.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        for name in ("view", "pump", "reader"):
+            tasks.start_soon(wait, name, name == "pump")
+            await anyio.wait_all_tasks_blocked()
+        bell.ring(2)
+    assert woken == ["pump", "view", "reader"]
+
+
 async def test_wake_lets_everybody_look_again_without_news() -> None:
     bell = Bell(7)
     async with anyio.create_task_group() as tasks:

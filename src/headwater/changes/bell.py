@@ -16,6 +16,7 @@ class Bell:
 
     def __init__(self, position: Position = 0) -> None:
         self.position = position
+        self._first = anyio.Event()
         self._rung = anyio.Event()
 
     def ring(self, position: Position) -> None:
@@ -26,13 +27,18 @@ class Bell:
 
     def wake(self) -> None:
         """Wake everybody without news, so that they look at their own conditions again."""
+        first, self._first = self._first, anyio.Event()
         rung, self._rung = self._rung, anyio.Event()
+        first.set()
         rung.set()
 
-    async def wait_past(self, position: Position) -> Position:
-        """Return as soon as the position is above `position`."""
+    async def wait_past(self, position: Position, *, first: bool = False) -> Position:
+        """Return as soon as the position is above `position`; those who are `first` before others.
+
+        Whoever takes long until it waits again is the last to be woken, else.
+        """
         while self.position <= position:
-            await self._rung.wait()
+            await (self._first if first else self._rung).wait()
         return self.position
 
     async def wait_change(self) -> None:

@@ -56,7 +56,7 @@ class Pump:
             tasks.start_soon(self._remind)
             task_status.started()
             while True:
-                await self._log.bell.wait_past(self._position)
+                await self._log.bell.wait_past(self._position, first=True)
                 self._position = self._log.head
                 for wish in list(self._parked):
                     await self._tell(wish)

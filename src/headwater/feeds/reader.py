@@ -135,6 +135,18 @@ class Frames:
 class FeedReader:
     """Reads on from a cursor: each `next` gives what follows, as soon as there is something."""
 
+    __slots__ = (
+        "_frames",
+        "_log",
+        "_most",
+        "_page",
+        "_paged",
+        "_skip",
+        "_write_bytes",
+        "position",
+        "wish",
+    )
+
     def __init__(
         self, log: Log, frames: Frames, wish: Wish, cursor: Cursor, *, page: int, write_bytes: int
     ) -> None:

@@ -56,6 +56,20 @@ class Subscription:
     acknowledged one.
     """
 
+    __slots__ = (
+        "_acked",
+        "_awaited",
+        "_clock",
+        "_hub",
+        "_listener",
+        "_unacked",
+        "_voice",
+        "_window",
+        "_write_bytes",
+        "acked",
+        "events",
+    )
+
     def __init__(
         self,
         hub: Hub,

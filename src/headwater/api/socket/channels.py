@@ -30,6 +30,8 @@ TOLD_IN_A_ROW = 32
 class SubscriptionVoice:
     """A subscription's way to its client; silent once `over`."""
 
+    __slots__ = ("_id", "_outbox", "_shared", "_statistics", "over")
+
     def __init__(
         self, id: str, outbox: Outbox, statistics: SocketStatistics, shared: SharedFrames
     ) -> None:

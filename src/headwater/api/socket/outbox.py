@@ -23,6 +23,8 @@ FEEDS_AT_ONCE = 16
 class Outbox:
     """Loop only. Everything raises `SocketClosed` once the socket is closed."""
 
+    __slots__ = ("_answers", "_feeds", "_statistics", "_turns", "_wire")
+
     def __init__(self, wire: Wire, statistics: SocketStatistics) -> None:
         self._wire = wire
         self._statistics = statistics
