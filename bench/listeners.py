@@ -81,7 +81,11 @@ class _Crowd:
         self._arrivals = [Arrivals() for _ in sockets]
         self._counts = [0] * len(sockets)
         self._tails = [b""] * len(sockets)  # a mark may lie across two pieces
-        self._selector = selectors.DefaultSelector()
+        # An epoll has the kernel note each arrival for the receiver, in the course of the server's
+        # own write; a poll does so only while it is asked.
+        self._selector: selectors.BaseSelector = (
+            selectors.PollSelector() if by_kernel else selectors.DefaultSelector()
+        )
         self._alive = time.perf_counter()
         for number, one in enumerate(sockets):
             self._selector.register(one.socket, selectors.EVENT_READ, number)
