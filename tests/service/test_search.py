@@ -201,6 +201,48 @@ async def test_pages_of_a_search_by_words_alone_go_on_by_words(
         ]
 
 
+@pytest.mark.parametrize("mode", ["keyword", "hybrid"])
+async def test_pages_by_words_go_on_behind_the_last_hit_though_its_score_has_moved(
+    tmp_path: Path, mode: Any
+) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes")
+        for number in range(40):
+            words = f"the moon{' and the sea' * number}"
+            await put(parts, library, f"d{number}", [(words, None)])
+
+        async def page(after: str | None, k: int) -> tuple[list[str], str | None]:
+            answer = await parts.search.search(
+                library, Query(query="moon", mode=mode, k=k, after=after)
+            )
+            return [hit.passage.document_id for hit in answer.hits], answer.next
+
+        whole_list, _ = await page(None, 40)
+        first, after = await page(None, 5)
+        for number in range(5):  # the best of both lists, so every score and rank falls
+            await put(parts, library, f"new-{number}", [("moon", None)])
+        rest: list[str] = []
+        while after is not None:
+            some, after = await page(after, 5)
+            rest += some
+        assert not set(first) & set(rest)
+        assert [id for id in first + rest if id.startswith("d")] == whole_list
+
+
+async def test_a_page_by_words_goes_on_by_score_where_the_last_hit_is_gone(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        for number in range(12):
+            await put(parts, library, f"d{number}", [(f"moon{' sea' * number}", [1, 0])])
+        query = Query(query="moon", k=4)
+        answer = await parts.search.search(library, query)
+        await parts.documents.delete(library, answer.hits[-1].passage.document_id)
+        query.after = answer.next
+        assert answer.hits[-1].passage.document_id == "d3"
+        answer = await parts.search.search(library, query)
+        assert [hit.passage.document_id for hit in answer.hits] == ["d4", "d5", "d6", "d7"]
+
+
 async def test_token_with_another_depth_is_no_bug(tmp_path: Path) -> None:
     async with whole(tmp_path) as parts:
         library = await parts.libraries.create("notes")

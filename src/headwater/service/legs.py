@@ -16,6 +16,7 @@ from headwater.search.base import KeywordEngine, Mask, SearchEngine
 from headwater.search.rowsets import NO_ROWS, AllBut
 from headwater.service import ranking
 from headwater.service.explain import Explanation
+from headwater.service.paging import PageToken
 from headwater.service.query import Weights, Wish
 from headwater.service.ranking import Leg, Ranked
 from headwater.service.target import Target
@@ -74,12 +75,35 @@ class Legs:
             found = await self._legs(library, wish, target, depth, explanation)
             ranked = ranking.without(found.ranked, few)
             if page is not None:
-                ranked = ranking.after(ranked, page.score, page.row)
+                ranked = await self._behind(library, wish, page, ranked)
             found.ranked = ranked
             enough = len(ranked) > wish.k or wish.mode == "hybrid"
             if enough or found.exhausted or depth == most:
                 return found
             depth *= 2
+
+    async def _behind(
+        self, library: Library, wish: Wish, page: PageToken, ranked: Ranked
+    ) -> Ranked:
+        """What comes after the last hit of the page before, wherever that is by now.
+
+        Its score by vector stays what it was. By words scores move with every write, and another
+        process may have others, so the hit itself is looked for; where it is gone, its old score
+        says where it was.
+        """
+        if wish.mode == "vector":
+            return ranking.after(ranked, page.score, page.row)
+        places = np.flatnonzero(ranked.rows == page.row)
+        if len(places):
+            return ranked.pick(slice(int(places[0]) + 1, None))
+        score = page.score
+        if wish.mode == "keyword":
+            assert wish.query.query is not None
+            _, scores, _ = await self._keyword.search(
+                library, wish.query.query, 1, selected=np.array([page.row], np.int64)
+            )
+            score = float(scores[0]) if len(scores) else score
+        return ranking.after(ranked, score, page.row)
 
     async def _legs(
         self,

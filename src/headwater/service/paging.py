@@ -1,7 +1,7 @@
 """The token of the next page of a search.
 
-It names the last hit shown by its place in the order, not by a count: what is written between two
-pages neither repeats a hit nor hides one that was still to come. It holds nothing of the server.
+It names the last hit shown and its score, not a count: what is written between two pages neither
+repeats a hit nor hides one that was still to come. It holds nothing of the server.
 """
 
 from __future__ import annotations
