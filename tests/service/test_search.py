@@ -56,6 +56,19 @@ async def test_what_one_leg_raises_the_hybrid_search_raises(tmp_path: Path) -> N
         tasks.cancel_scope.cancel()
 
 
+async def test_a_text_without_meaning_is_found_by_its_words_alone(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes")
+        for number in range(60):
+            await put(parts, library, f"d{number}", [(f"the moon {number}", None)])
+        await put(parts, library, "greeting", [("ስላም means hello", None)])
+        answer = await parts.search.search(library, Query(query="ስላም"))
+        (hit,) = answer.hits
+        assert (hit.passage.document_id, hit.score) == ("greeting", 1 / 61)
+        assert list(hit.legs or {}) == ["keyword"]
+        assert not (await parts.search.search(library, Query(query="😀"))).hits
+
+
 class Watched:
     """Metadata views whose selections are counted while they live."""
 

@@ -124,12 +124,14 @@ class Legs:
 
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(near)
+                if target.vector.any():
+                    tasks.start_soon(near)
+                # Else the embedder knows nothing of the text: all vectors are alike to it, and
+                # their ranks would only hide what the words find.
                 found["keyword"] = await self._words(library, wish, target, depth, explanation)
         except ExceptionGroup as group:
             # One leg's error has ended the other: it is the search's own.
             raise group.exceptions[0] from group
-        vector, keyword = found["vector"], found["keyword"]
         weights = wish.query.weights or Weights()
         legs = {name: Leg(leg.ranked.rows, leg.ranked.scores) for name, leg in found.items()}
         shares = {"vector": weights.vector, "keyword": weights.keyword}
@@ -139,9 +141,9 @@ class Legs:
             fused = await self._pool.call(ranking.fused, legs, shares)
         return Found(
             fused,
-            min(vector.position, keyword.position),
-            vector.exact,
-            vector.exhausted and keyword.exhausted,
+            min(leg.position for leg in found.values()),
+            all(leg.exact for leg in found.values()),
+            all(leg.exhausted for leg in found.values()),
         )
 
     async def _near(
