@@ -43,6 +43,8 @@ def nested(depth: int) -> dict[str, Any]:
         ({"a": float("nan")}, "a", "finite"),
         ({"a": {"$in": list(range(10_001))}}, "a.$in", "10000"),
         ({"$or": [{"a": 1}] * 1_000}, "$or[999].a", "1000 conditions"),
+        ({"$or": [{"a": {"$gt": 1}}] * 1_000}, "$or[999].a.$gt", "1000 conditions"),
+        ({"$or": [{}] * 1_000_000}, "$or[999]", "1000 conditions"),
         ({1: 2}, "", "strings"),
     ],
 )
@@ -51,6 +53,10 @@ def test_a_wrong_filter_names_the_place(value: Any, path: str, says: str) -> Non
         parse(value)
     assert caught.value.fields["path"] == path
     assert says in caught.value.detail
+
+
+def test_a_condition_with_its_operator_counts_once() -> None:
+    parse({"$or": [{"a": {"$gt": number}} for number in range(999)]})
 
 
 def test_depth_is_bounded() -> None:

@@ -66,11 +66,14 @@ class _Parser:
                 where, f"this is {_named(value)}; write an object of fields and conditions"
             )
         self._deeper(where, depth)
+        if not value:
+            self._count(where)  # or a list of millions of these would cost nothing
         return all_of([self._member(key, part, where, depth) for key, part in _items(value, where)])
 
     def _member(self, key: str, part: object, where: str, depth: int) -> Filter:
         here = f"{where}.{key}" if where else key
-        self._count(here)
+        if key.startswith("$"):
+            self._count(here)
         match key:
             case "$and":
                 return all_of(self._list(part, here, depth))
@@ -103,6 +106,7 @@ class _Parser:
                 where, "a list is no value to compare with; write $in (any of them), $contains"
             )
         if not isinstance(value, dict):
+            self._count(where)
             return In(path, frozenset([self._scalar(value, where)]))
         self._deeper(where, depth)
         if not value:
