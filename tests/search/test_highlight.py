@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,13 @@ def marked(text: str, query: str, language: str = "en") -> list[str]:
         ("Größe 😀 größe", "größe", ["Größe", "größe"]),
         ("日本語 text", "日本語", ["日本語"]),
         ("a +plus b", "+plus", ["plus"]),
+        ("olé, un cafe\u0301 ole\u0301!", "café olé", ["olé", "cafe\u0301", "ole\u0301"]),
+        ("une a\u0301\u0323\u0489b cafe\u0301", "CAFÉ", ["cafe\u0301"]),
+        (
+            "\u1112\u1161\u11ab\u1100\u1173\u11af 한글",
+            "한글",
+            ["\u1112\u1161\u11ab\u1100\u1173\u11af", "한글"],
+        ),
         ("nothing here", "else", []),
         ("", "else", []),
     ],
@@ -45,6 +54,20 @@ def test_the_snippet_holds_the_most_different_words() -> None:
     without = highlight(filler, "x", "none", snippet_chars=50).snippet
     assert without.start == 0
     assert filler[without.end] == " "
+
+
+@given(
+    st.text("aeé è-ǘßñ😀각ᄀᆨ̣́", max_size=40),
+    st.text("aeé è-ǘñ각", max_size=10),
+    st.sampled_from(["none", "fr"]),
+)
+def test_the_same_words_are_marked_composed_and_decomposed(
+    text: str, query: str, language: str
+) -> None:
+    apart = unicodedata.normalize("NFD", text)
+    together = unicodedata.normalize("NFC", text)
+    found = [unicodedata.normalize("NFC", word) for word in marked(apart, query, language)]
+    assert found == marked(together, query, language)
 
 
 @given(st.text(), st.text(max_size=60), st.sampled_from(LANGUAGES), st.integers(1, 50))

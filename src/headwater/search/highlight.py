@@ -6,11 +6,12 @@ index, so that what is marked is what was found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from headwater.search.language import Word, words
+from headwater.search.language import Word, plain, words
 from headwater.search.wording import Clause, clauses
 
 _SNIPPET_CHARS = 240
@@ -37,7 +38,7 @@ def highlight(
 
     Without any the snippet is the beginning.
     """
-    there = words(text, language)
+    there = _words(text, language)
     starts: dict[str, list[int]] = {}
     for at, word in enumerate(there):
         starts.setdefault(word.text, []).append(at)
@@ -49,6 +50,41 @@ def highlight(
     places = sorted(found)
     marks = [Mark(there[at].start, there[at].end) for at in places]
     return Highlights(marks, _snippet(text, marks, [found[at] for at in places], snippet_chars))
+
+
+def _words(text: str, language: str) -> list[Word]:
+    """The words of a text as they are indexed, with their places in the text as it came."""
+    indexed = plain(text)
+    if indexed == text:
+        return words(text, language)
+    places = [0]
+    whole = []
+    for cluster in _clusters(text):
+        composed = plain(cluster)
+        whole.append(composed)
+        start, size, end = places[-1], len(composed), places[-1] + len(cluster)
+        # What composes stands first in a cluster: marks behind it are counted from its end.
+        shift = max(0, len(cluster) - size)
+        places += [min(start + at + shift, end) for at in range(1, size)]
+        places.append(end)
+    if "".join(whole) != indexed:
+        return words(text, language)
+    return [
+        word._replace(start=places[word.start], end=places[word.end])
+        for word in words(indexed, language)
+        if places[word.start] < places[word.end]
+    ]
+
+
+def _clusters(text: str) -> Iterator[str]:
+    """Pieces that are composed each for itself: a character, and the marks and jamo that follow."""
+    start = 0
+    for at in range(1, len(text)):
+        if not (unicodedata.category(text[at])[0] == "M" or "\u1160" <= text[at] <= "\u11ff"):
+            yield text[start:at]
+            start = at
+    if text:
+        yield text[start:]
 
 
 @lru_cache(64)
