@@ -22,6 +22,7 @@ ODD: list[tuple[str | bytes, str, bool]] = [
     ("nonsense", "invalid_json", False),
     ("{", "invalid_json", False),
     ("[" * 100_000, "invalid_frame", False),
+    ('{"a":' * 100_000, "invalid_json", False),
     ('{"type":"request","data":' + "[" * 100_000, "invalid_json", False),
     ("null", "invalid_frame", False),
     ("[]", "invalid_frame", False),

@@ -59,6 +59,7 @@ def nothing_is_left(client: Client) -> None:
             "invalid_json",
         ),
         (b"[" * 100_000, "invalid_frame"),
+        (b'{"a":' * 100_000, "invalid_frame"),
         (b"[1,2]", "invalid_frame"),
         (b"5", "invalid_frame"),
         (b"null", "invalid_frame"),

@@ -60,7 +60,7 @@ def parse(text: str) -> RequestFrame:
         return _parse(text)
     except msgspec.ValidationError as error:
         fields = {}
-        with suppress(msgspec.MsgspecError):
+        with suppress(msgspec.MsgspecError, RecursionError):  # of what the first look skipped
             fields["request_id"] = _id(text).request_id
         raise InvalidFrame(
             f'{error}; a frame is {{"type":"request","action":…,"request_id":…,"data":{{…}}}}, '
