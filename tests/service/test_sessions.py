@@ -235,6 +235,10 @@ async def test_a_query_that_cannot_be_asked_changes_nothing(
         ("tides", {"name": ""}),
         ("tides", {"name": "Ann\n"}),
         ("tides", {"name": "A\u202enn"}),
+        ("tides", {"name": "Ann\u2028"}),
+        ("tides", {"name": "A\u2028nn"}),
+        ("tides", {"name": "\u200b"}),
+        ("tides", {"name": "\u200d"}),
         ("tides", {"name": "x" * 65}),
         ("tides", {"name": "Ann", "colour": "url(x)"}),
         ("tides", {"name": "Ann", "client_id": "ö"}),
@@ -245,6 +249,21 @@ async def test_odd_names_are_refused(tmp_path: Path, session: str, who: dict[str
         with pytest.raises(InvalidSession):
             await parts.sessions.join(session, "notes", Newcomer(**who))
         assert await parts.sessions.page(0, 10, None) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "علی\u200cرضا",
+        "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f3f4\u200d\u2620\ufe0f",
+        "\U0001fae8",
+        "क्\u200dष",
+    ],
+)
+async def test_names_are_those_of_all_the_world(tmp_path: Path, name: str) -> None:
+    async with processes(tmp_path, 1) as (parts,), joined(parts, name) as person:
+        assert person.names == [name]
 
 
 async def test_a_client_that_comes_again_takes_its_own_place(tmp_path: Path) -> None:

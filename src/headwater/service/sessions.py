@@ -45,6 +45,10 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-z]{3,20}")
 _CLIENT = re.compile(r"[\x21-\x7e]{1,128}")
 _CHUNK = re.compile(r"(.+)#([0-9]{1,9})", re.DOTALL)
 LONGEST_DISPLAY_NAME = 64
+_JOINERS = "\u200c\u200d"
+"""Persian, Indic scripts and emoji put them between the signs of a name."""
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Not `Cn`: what is unassigned here is a new sign to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,8 +303,16 @@ def _check_name(name: str) -> None:
 
 def _check_newcomer(newcomer: Newcomer) -> None:
     name = newcomer.name
-    proper = all(unicodedata.category(character)[0] != "C" for character in name)
-    if not 1 <= len(name) <= LONGEST_DISPLAY_NAME or name != name.strip() or not proper:
+    proper = all(
+        character in _JOINERS or unicodedata.category(character) not in _UNSEEN
+        for character in name
+    )
+    if (
+        len(name) > LONGEST_DISPLAY_NAME
+        or name != name.strip()
+        or not name.strip(_JOINERS)
+        or not proper
+    ):
         raise InvalidSession(
             f"`display_name` has 1 to {LONGEST_DISPLAY_NAME} characters, no space at either end "
             "and no control characters",
