@@ -16,6 +16,7 @@ class SessionView:
         self.people: dict[str, Json] = {}
         self.pins: dict[str, Json] = {}
         self.notes: dict[str, Json] = {}
+        self.library = ""
         self.query: Json = {}
         self.results: list[Json] | None = None
         self.results_revision = 0
@@ -33,6 +34,7 @@ class SessionView:
                 self.messages.append(frame)
 
     def _state(self, state: Json) -> None:
+        self.library = state["session"]["library"]
         self.query = state["query"]
         self.people = {person["person_id"]: person for person in state["people"]}
         self.pins = {pin["pin_id"]: pin for pin in state["pins"]}

@@ -70,6 +70,9 @@ class Person(SessionView):
     async def finds(self, *documents: str) -> None:
         await self.until(lambda: self.found == list(documents))
 
+    async def is_on(self, library: str) -> None:
+        await self.until(lambda: self.library == library)
+
     async def hears(self, count: int) -> list[dict[str, Any]]:
         await self.until(lambda: len(self.messages) >= count)
         return self.messages
@@ -264,6 +267,22 @@ async def test_odd_names_are_refused(tmp_path: Path, session: str, who: dict[str
 async def test_names_are_those_of_all_the_world(tmp_path: Path, name: str) -> None:
     async with processes(tmp_path, 1) as (parts,), joined(parts, name) as person:
         assert person.names == [name]
+
+
+async def test_a_renamed_library_has_its_new_name_for_all(tmp_path: Path) -> None:
+    async with (
+        processes(tmp_path, 2) as (one, two),
+        joined(one, "Ann") as ann,
+        joined(two, "Bob") as bob,
+    ):
+        await one.libraries.create("other", **TWO_D)
+        await one.libraries.update("other", name="others")
+        await one.libraries.update("notes", name="shore")
+        for person in (ann, bob):
+            await person.is_on("shore")
+        async with joined(two, "Cid", library="shore") as cid:
+            assert cid.library == "shore"
+            await ann.sees("Ann", "Bob", "Cid")
 
 
 async def test_a_client_that_comes_again_takes_its_own_place(tmp_path: Path) -> None:

@@ -93,12 +93,18 @@ class Room:
             seat.mailbox.start_over()
 
     def apply(self, change: Change) -> bool:
-        """A change of this session; whether it was news. One that ends the session does not come
-        here."""
+        """A change of this session, or of a library; whether it was news of this session.
+
+        One that ends the session does not come here.
+        """
         if not self.loaded.is_set():
             self._missed.append(change)
             return False
         if change.position <= self.position:
+            return False
+        if change.type == "library.updated":
+            if change.library_id == self.library_id:
+                self._name_library(_decode(change.data)["name"])
             return False
         self.position = change.position
         data = _decode(change.data)
@@ -119,6 +125,12 @@ class Room:
             case "session.note_removed":
                 self._marks["note"].pop(data["note"]["note_id"], None)
         return True
+
+    def _name_library(self, name: str) -> None:
+        if name != self._session["library"]:
+            self._session["library"] = name
+            for seat in self.seats.values():
+                seat.mailbox.start_over()
 
     def _ask_anew(self) -> None:
         if self.asked_revision == self.revision:

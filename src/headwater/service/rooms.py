@@ -34,7 +34,7 @@ from headwater.service.live import Deltas, LiveQuery, LiveSearches
 from headwater.store.base import Reader
 
 SESSION_TYPES = frozenset(kind for kind in EVENT_TYPES if kind.startswith("session."))
-_FOLLOWED = SESSION_TYPES | {"library.deleted"}
+_FOLLOWED = SESSION_TYPES | {"library.updated", "library.deleted"}
 _PAGE = 500
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 """Between two attempts at a query that fails."""
@@ -189,6 +189,10 @@ class Rooms:
             for there in list(self._rooms.values()):
                 if there.library_id == change.library_id:
                     self._end(there, LibraryNotFound("the session's library has been deleted"))
+            return
+        if change.type == "library.updated":
+            for there in self._rooms.values():
+                there.apply(change)
             return
         if change.type not in SESSION_TYPES or change.subject is None:
             return
