@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -12,6 +13,7 @@ from cli.conftest import Run
 from cli.fake_server import Answer, CutConnection, FakeServer, as_problem
 from rich.console import Console
 
+from headwater.cli import output
 from headwater.cli.backoff import Backoff
 from headwater.cli.board import MARK_S, Board
 from headwater.cli.client import Client, Problem
@@ -183,6 +185,19 @@ def test_what_the_server_refuses_is_said(
     assert run("watch", "notes", "x", "--url", server.url) == 1
     assert "mode_not_live" in capsys.readouterr().err
     assert run("watch", "notes", "x", "--filter", "{", "--url", server.url) == 2
+    assert run("watch", "notes", "x", "--threshold", "nan", "--url", server.url) == 2
+    assert len(server.requests) == 1
+
+
+def test_a_terminal_that_cannot_draw_again_gets_lines(
+    server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dumb = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "dumb"})
+    monkeypatch.setattr(output, "out", dumb)
+    script(server, [snapshot("l.1", hit("a", 1, 0.9))])
+    assert run("watch", "notes", "x", "-n", "1", "--url", server.url) == 0
+    assert isinstance(dumb.file, io.StringIO)
+    assert dumb.file.getvalue().startswith("enter     1   0.900  a#0")
 
 
 def shown(board: Board) -> list[str]:
@@ -209,3 +224,19 @@ def test_changes_stand_out_for_a_moment() -> None:
     now[0] = 2 * MARK_S
     assert len(shown(board)) == 6
     assert all("\x1b" not in line for line in shown(board))
+
+
+@pytest.mark.parametrize("height", [6, 12])
+def test_a_small_terminal_shows_the_best_and_how_it_goes(
+    monkeypatch: pytest.MonkeyPatch, height: int
+) -> None:
+    monkeypatch.setattr(output, "out", Console(width=100, height=height, color_system=None))
+    board = Board("notes: " + 300 * "x")
+    board.say("connection lost")
+    board.show([hit(f"h{rank}", rank) for rank in range(1, 41)], "l.1", [])
+    lines = shown(board)
+    assert len(lines) == height
+    assert ["H1 " in line for line in lines].index(True) == 3
+    assert lines[-1] == f"{44 - height} more below  connection lost  l.1"
+    board.whole = True
+    assert len(shown(board)) == 44

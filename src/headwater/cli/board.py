@@ -24,6 +24,9 @@ Kind = Literal["enter", "update", "leave"]
 MARK_S = 2.0
 """How long a change stands out."""
 
+_AROUND = 4
+"""Lines of a board that show no hit: the title, the head of the table and its rule, the foot."""
+
 _STYLES: dict[Kind, str] = {"enter": "bold green", "update": "yellow", "leave": "red strike dim"}
 _SIGNS: dict[Kind, str] = {"enter": "+", "update": "~", "leave": "−"}
 
@@ -37,13 +40,18 @@ class Mark:
 
 @dataclass(slots=True)
 class Board:
-    """`hits` are shown in their order; `say` tells of the connection below them."""
+    """`hits` are shown in their order; `say` tells of the connection below them.
+
+    Of more than the terminal holds only the best are drawn, so that the foot is in sight, unless
+    `whole` is set: for the last time, when it stays behind.
+    """
 
     title: str
     clock: Callable[[], float] = time.monotonic
     hits: list[Hit] = field(default_factory=list)
     cursor: str = ""
     status: str = "connecting"
+    whole: bool = False
     _marks: dict[str, Mark] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,18 +79,21 @@ class Board:
                 if mark.kind == "leave" and mark.hit["chunk_id"] not in shown
             ]
             status, cursor = self.status, self.cursor
+        rows += gone
+        room = len(rows) if self.whole else max(1, output.out.height - _AROUND)
         table = output.table("", "score", "title", "passage", right=("score",))
-        for hit, mark in rows + gone:
+        for hit, mark in rows[:room]:
             _row(table, hit, mark)
-        foot = Text(f"{output.clean(status)}  {cursor}", style="dim")
-        return Group(Text(output.clean(self.title), style="bold"), table, foot)
+        below = f"{len(rows) - room:,} more below  " if len(rows) > room else ""
+        foot = _one_line(f"{below}{status}  {cursor}", style="dim")
+        return Group(_one_line(self.title, style="bold"), table, foot)
 
 
 def _row(table: Table, hit: Hit, mark: Mark | None) -> None:
     style = "" if mark is None else _STYLES[mark.kind]
     table.add_row(
         Text("" if mark is None else _SIGNS[mark.kind]),
-        Text(f"{hit['score']:.3f}" if "score" in hit else ""),
+        Text(f"{hit['score']:.3f}" if "score" in hit else "", no_wrap=True),
         _short(hit.get("title") or hit["document_id"], 32),
         _short(hit.get("text") or "", max(20, output.out.width - 50)),
         style=style,
@@ -93,6 +104,10 @@ def _short(text: str, width: int) -> Text:
     made = Text(output.first_line(text), no_wrap=True)
     made.truncate(width, overflow="ellipsis")
     return made
+
+
+def _one_line(text: str, *, style: str) -> Text:
+    return Text(output.clean(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def line(kind: str, hit: Hit) -> Text:

@@ -1,11 +1,13 @@
 """`headwater watch`: the best hits of a query, as they change.
 
-On a terminal a table that is always true, elsewhere a line for each change. A dropped connection
-is taken up again from the last cursor: the server then tells what has changed meanwhile.
+On a terminal a table that is always true; elsewhere, also on one that cannot go back to draw again,
+a line for each change. A dropped connection is taken up again from the last cursor: the server then
+tells what has changed meanwhile.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -49,7 +51,7 @@ def watch(
     wish = _wish(query, k, threshold, filter)
     with Client(url) as client:
         try:
-            if as_json or not output.out.is_terminal:
+            if as_json or not output.out.is_terminal or output.out.is_dumb_terminal:
                 _print(LiveFeed(client, library, wish), count, as_json=as_json)
             else:
                 _draw(client, library, wish, count)
@@ -59,6 +61,8 @@ def watch(
 
 def _wish(query: str, k: int | None, threshold: float | None, filter: str | None) -> dict[str, Any]:
     wish: dict[str, Any] = {"query": query}
+    if threshold is not None and not math.isfinite(threshold):
+        raise typer.BadParameter(f"--threshold is {threshold}; give a number")
     if k is not None:
         wish["k"] = k
     if threshold is not None:
@@ -184,4 +188,5 @@ def _draw(client: Client, library: str, wish: dict[str, Any], count: int | None)
                 if count is not None and seen >= count:
                     break
         finally:
+            shown.whole = True
             drawn.refresh()
