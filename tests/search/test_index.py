@@ -316,6 +316,8 @@ def test_quantised_index_finds_what_the_whole_one_finds(tmp_path: Path) -> None:
             )
             found += len(set(rows) & set(right))
         recalls.append(found / 600)
+        (few,) = index.search(matrix[:1], [5], sieve=Sieve(Chosen({1, 2_005, 4_099})))
+        assert {step.way for step in few.steps} == {"subset"}
         sizes.append(index.memory_bytes)
     assert sizes[1] <= sizes[0] - 3 * 32 * 4_000
     assert recalls[1] >= recalls[0] - 0.01

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,6 +190,7 @@ class Seek:
         if alive is not None and step.passing * _GATHERED <= len(rows):
             slots = np.flatnonzero(alive)
             rows, vectors, squared, alive = rows[slots], vectors[slots], squared[slots], None
+            step = replace(step, way="subset")
         wanted = list(members)
         for query, slots in zip(
             wanted,

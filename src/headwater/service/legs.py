@@ -155,6 +155,7 @@ class Legs:
         explanation: Explanation | None,
     ) -> Found:
         assert target.vector is not None
+        began_s = 0.0 if explanation is None else explanation.now_s()
         allowed: Mask | None = target.allowed
         if len(target.excluded) > _LEFT_OUT_AFTERWARDS:
             allowed = AllBut(target.excluded, allowed)
@@ -167,7 +168,7 @@ class Legs:
             ef=wish.query.ef,
         )
         if explanation is not None:
-            explanation.near(near)
+            explanation.near(near, began_s)
         leg = _above(Leg(near.rows, near.scores.astype(np.float64)), wish.query.score_threshold)
         return Found(
             ranking.single(leg),
@@ -185,6 +186,7 @@ class Legs:
         explanation: Explanation | None,
     ) -> Found:
         assert wish.query.query is not None
+        began_s = 0.0 if explanation is None else explanation.now_s()
         allowed = target.allowed
         few = allowed is not None and allowed.count <= _SELECTED_AS_TERMS
         rows, scores, position = await self._keyword.search(
@@ -195,7 +197,7 @@ class Legs:
             selected=allowed.rows() if allowed is not None and few else None,
         )
         if explanation is not None:
-            explanation.words(len(rows), by_name=few)
+            explanation.words(len(rows), began_s, by_name=few)
         threshold = wish.query.score_threshold if wish.mode == "keyword" else None
         leg = _above(Leg(rows, scores.astype(np.float64)), threshold)
         return Found(

@@ -299,6 +299,8 @@ class Search:
             found = await self._legs.find(library, wish.asking(wanted), target, explanation)
             ranked = found.ranked.pick(slice(wanted))
             hits = await self._hits.of(library, wish, ranked, 1, bare=True)
+            if explanation is not None:
+                explanation.lap("fetch")
             groups: dict[str, list[Hit]] = {}
             for hit in hits:
                 groups.setdefault(hit.passage.document_id, []).append(hit)
@@ -311,6 +313,8 @@ class Search:
         ]
         shown = await self._hits.whole(library, wish, chosen, room)
         shown = await self._hits.highlighted(library, wish, shown)
+        if explanation is not None:
+            explanation.lap("fetch")
         answer = Answer([], found.position, found.exact, wish.mode)
         answer.groups = [
             Group(rank, list(own))
