@@ -151,3 +151,15 @@ def test_memory_shrinks_again() -> None:
     assert index.memory_bytes < full / 5
     assert ask(index, {"id": "document-7"}) == [7]
     assert ask(index, {"id": "document-700"}) == []
+
+
+def test_paths_that_no_filter_can_name_take_no_memory() -> None:
+    index = MetadataIndex()
+    index.put(1, 1, {"k" * 1_000: 1})
+    assert ask(index, {"k" * 1_000: 1}) == [1]
+    held = index.memory_bytes
+    nested: dict[str, Any] = {"end": 1}
+    for _ in range(50):
+        nested = {"k" * 1_001: nested}
+    index.put(2, 1, nested)
+    assert index.memory_bytes <= held + 100

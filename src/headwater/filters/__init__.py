@@ -16,11 +16,12 @@ from headwater.filters.filter import (
     Range,
     matches,
 )
-from headwater.filters.parse import parse, parse_json
+from headwater.filters.parse import MAX_PATH_CHARS, parse, parse_json
 from headwater.filters.values import Flag, Key, instant, key_of
 
 __all__ = [
     "ALL",
+    "MAX_PATH_CHARS",
     "And",
     "Contains",
     "Exists",

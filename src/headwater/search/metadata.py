@@ -18,7 +18,18 @@ import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from headwater.filters import And, Contains, Exists, Filter, In, Not, Or, Range, key_of
+from headwater.filters import (
+    MAX_PATH_CHARS,
+    And,
+    Contains,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    key_of,
+)
 from headwater.filters.filter import Kind
 from headwater.model import Rows
 from headwater.search.metadata_column import Column
@@ -239,6 +250,8 @@ class MetadataIndex:
                 self._note(key, value, slot + at, 1)
 
     def _note(self, path: str, value: Any, slot: int, count: int, element: bool = False) -> None:
+        if len(path) > MAX_PATH_CHARS:
+            return  # no filter can name it; nested long keys would add up to a hundred times theirs
         field = self._fields.get(path)
         if field is None:
             field = self._fields[path] = Field()
