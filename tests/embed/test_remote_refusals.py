@@ -5,10 +5,21 @@ from __future__ import annotations
 import anyio
 import anyio.to_thread
 import pytest
-from embed.provider import KEY, FakeProvider, Held, Step, one_too_few, one_too_wide, refuse, say
+from embed.provider import (
+    KEY,
+    FakeProvider,
+    Handler,
+    Held,
+    Seen,
+    Step,
+    one_too_few,
+    one_too_wide,
+    refuse,
+    say,
+)
 from embed.remote import Make, is_right, reached, running, texts
 
-from headwater.errors import EmbedderFailed
+from headwater.errors import EmbedderFailed, EmbedderUnavailable, HeadwaterError
 
 pytestmark = pytest.mark.anyio
 
@@ -127,3 +138,47 @@ async def test_a_redirect_is_not_followed(fake: FakeProvider, make: Make) -> Non
         with pytest.raises(EmbedderFailed, match="307"):
             await embedder.embed(["a"])
     assert len(fake.calls) == 1
+
+
+async def test_a_redirect_is_told_with_where_it_leads_and_without_its_query(
+    fake: FakeProvider, kind: str, make: Make
+) -> None:
+    fake.script.append(refuse(308, location="https://me:pw@new.example/v1/there?token=hush"))
+    async with running(make(key=KEY)) as embedder:
+        with pytest.raises(EmbedderFailed, match=r"https://new\.example/v1/there") as caught:
+            await embedder.embed(["a"])
+    assert f"HEADWATER_EMBED__{kind.upper()}_BASE_URL" in caught.value.detail
+    assert "hush" not in caught.value.detail
+    assert "pw@" not in caught.value.detail
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 200])
+async def test_what_a_provider_says_is_told_without_an_end_of_the_key(
+    fake: FakeProvider, make: Make, status: int
+) -> None:
+    said = f"Your quota is used up, {KEY[:9]}********{KEY[-4:]}, and {KEY}."
+    async with running(make(key=KEY, retries=0)) as embedder:
+        fake.script.append(refuse(status, said))
+        with pytest.raises(HeadwaterError, match="Your quota is used up, … and …") as caught:
+            await embedder.embed(["a"])
+    for end in (KEY, KEY[:9], KEY[-4:]):
+        assert end not in str(caught.value)
+        assert end not in str(caught.value.__cause__)
+
+
+async def test_a_right_that_a_key_lacks_is_told_as_that(fake: FakeProvider, make: Make) -> None:
+    fake.script.append(refuse(403, "Project p has no access to model m"))
+    async with running(make(key=KEY)) as embedder:
+        with pytest.raises(EmbedderFailed, match="Project p has no access to model m"):
+            await embedder.embed(["a"])
+
+
+async def test_the_page_of_a_proxy_is_not_quoted(fake: FakeProvider, make: Make) -> None:
+    def page(handler: Handler, seen: Seen) -> bool:
+        handler.answer(502, b"<html><h1>502 Bad Gateway</h1></html>", {})
+        return True
+
+    fake.script.append(page)
+    async with running(make(retries=0)) as embedder:
+        with pytest.raises(EmbedderUnavailable, match=r"of its own \(502\); try again later"):
+            await embedder.embed(["a"])

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from headwater.embed.base import Kind
-from headwater.embed.provider import UNREADABLE, Answer, Call, Provider, WrongAnswer, encode, stack
+from headwater.embed.provider import UNREADABLE, Answer, Call, Provider, encode, stack
 
 
 class _Embeddings(msgspec.Struct):
@@ -39,6 +39,7 @@ class Cohere(Provider):
     kind = "cohere"
     max_inputs = 96
     key_setting = "HEADWATER_EMBED__COHERE_API_KEY"
+    url_setting = "HEADWATER_EMBED__COHERE_BASE_URL"
 
     def call(self, texts: Sequence[str], kind: Kind) -> Call:
         body: dict[str, Any] = {
@@ -55,7 +56,7 @@ class Cohere(Provider):
         try:
             found = _decode(body)
         except UNREADABLE as error:
-            raise WrongAnswer(f"not an answer to embed ({error})") from error
+            raise self.unreadable("embed", body, error) from error
         units = found.meta.billed_units if found.meta else None
         tokens = int(units.input_tokens or 0) if units else 0
         return Answer(stack(found.embeddings.floats, count), tokens)

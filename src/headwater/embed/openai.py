@@ -42,6 +42,7 @@ class OpenAI(Provider):
     kind = "openai"
     max_inputs = 2048
     key_setting = "HEADWATER_EMBED__OPENAI_API_KEY"
+    url_setting = "HEADWATER_EMBED__OPENAI_BASE_URL"
 
     def __init__(self, model: str, base_url: str, key: SecretStr | None) -> None:
         super().__init__(model, base_url, key)
@@ -60,7 +61,7 @@ class OpenAI(Provider):
         try:
             found = _decode(body)
         except UNREADABLE as error:
-            raise WrongAnswer(f"not an answer to embeddings ({error})") from error
+            raise self.unreadable("embeddings", body, error) from error
         items = found.data
         if len(items) == count and any(item.index is not None for item in items):
             items = sorted(items, key=lambda item: -1 if item.index is None else item.index)

@@ -8,13 +8,11 @@ something (`EmbedderFailed`). It must never follow a redirect: the key stays wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import anyio
 import httpx
-import msgspec
 
-from headwater.embed.provider import UNREADABLE, Call, Provider
+from headwater.embed.provider import Call, Provider, problem
 from headwater.embed.retry import retry_after_s
 from headwater.errors import EmbedderFailed
 
@@ -91,46 +89,66 @@ async def _read(response: httpx.Response) -> bytes:
 
 
 async def _problem(response: httpx.Response, provider: Provider) -> str:
-    """What the body of a refusal says, in short and without the key."""
+    """What the body of a refusal says, in short and without the key; empty when it says nothing."""
     body = b""
     async for part in response.aiter_bytes():
         body += part
         if len(body) > _MAX_PROBLEM_BYTES:
             break
-    said: object = body.decode(errors="replace")
-    with suppress(*UNREADABLE):
-        said = msgspec.json.decode(body)
-    # {"error": {"message": …}}, {"error": …}, {"message": …} or {"detail": …}
-    for name in ("error", "message", "detail"):
-        if isinstance(said, dict) and name in said:
-            said = said[name]
-    return provider.redact(said if isinstance(said, str) else str(said)) or "no reason given"
+    said = problem(body)
+    if said is None:
+        said = body.decode(errors="replace").strip()
+        if said.startswith("<") or said in ("{}", "[]", "null"):
+            return ""  # a page of some proxy says nothing that its status does not
+    return provider.redact(said)
 
 
 def _meaning(
     response: httpx.Response, said: str, provider: Provider, now_us: Callable[[], int]
 ) -> Exception:
     status = response.status_code
+    why = f"({status}): {said}" if said else f"({status})"
     if status in _MAY_PASS or status >= 500:
         limited = status == 429
         return Passing(
             "rate_limit" if limited else "server_error",
-            "limits the rate of calls (429)" if limited else f"has an error of its own ({status})",
+            f"limits the rate of calls {why}" if limited else f"has an error of its own {why}",
             retry_after_s=retry_after_s(response.headers, now_us()),
             alive=limited,
         )
     if status in _BATCH_MAY_BE_WRONG:
-        return Rejected(f"{said} ({status})")
-    if status in (401, 403):
-        # What it said is left out: some repeat a part of the key.
+        return Rejected(f"{said or 'no reason given'} ({status})")
+    if status in (401, 403) and not provider.has_key:
+        return EmbedderFailed(
+            f"{provider.host} wants a key ({status}); set {provider.key_setting} and restart"
+        )
+    if status == 401:
+        # What it said is left out: some repeat more of the key than `redact` knows.
         return EmbedderFailed(
             f"{provider.host} refuses the key ({status}); set {provider.key_setting} and restart"
-            if provider.has_key
-            else f"{provider.host} wants a key ({status}); set {provider.key_setting} and restart"
+        )
+    if status == 403:
+        return EmbedderFailed(
+            f"{provider.host} does not let this key have the model {provider.model!r} {why}; "
+            f"check the key's rights, or set {provider.key_setting} and restart"
         )
     if status == 404:
         return EmbedderFailed(
             f"{provider.host} does not have the model {provider.model!r}, or its base URL is wrong "
-            f"(404): {said}"
+            f"{why}"
         )
-    return EmbedderFailed(f"{provider.host} refuses the call ({status}): {said}")
+    if response.has_redirect_location:
+        return EmbedderFailed(
+            f"{provider.host} redirects to {_host_of(response)} ({status}), which is not followed; "
+            f"set {provider.url_setting} to where it is and restart"
+        )
+    return EmbedderFailed(f"{provider.host} refuses the call {why}")
+
+
+def _host_of(response: httpx.Response) -> str:
+    """Where a redirect leads, without what may be secret in it."""
+    try:
+        url = response.url.join(response.headers["location"])
+    except httpx.InvalidURL:
+        return "an address that is none"
+    return str(url.copy_with(userinfo=b"", query=None, fragment=None))[:200]

@@ -6,6 +6,7 @@ every text of the provider that reaches people goes through `redact`.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ from headwater.embed.base import Kind
 from headwater.model import Vectors
 
 _SAID_CHARS = 200
+_LONG_KEY = 16
+_FIRST, _LAST = 6, 4
+"""So many characters at a long key's ends tell it: providers repeat `sk-abc…wxyz`."""
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -52,6 +56,7 @@ class Provider(ABC):
     kind: str
     max_inputs: int
     key_setting: str
+    url_setting: str
 
     def __init__(self, model: str, base_url: str, key: SecretStr | None) -> None:
         self.model = model
@@ -74,11 +79,23 @@ class Provider(ABC):
         return False
 
     def redact(self, said: str) -> str:
-        """What a provider said, in short and without the key."""
-        if self._key is not None:
-            said = said.replace(self._key.get_secret_value(), "…")
+        """What a provider said, in short and without the key or an end of it."""
         said = " ".join(said.split())
+        if self._key is not None:
+            key = self._key.get_secret_value()
+            said = said.replace(key, "…")
+            if len(key) >= _LONG_KEY:
+                ends = "|".join(map(re.escape, (key[:_FIRST], key[-_LAST:])))
+                said = re.sub(rf"\S*(?:{ends})\S*", "…", said)
+        said = said.rstrip(".")
         return said if len(said) <= _SAID_CHARS else said[:_SAID_CHARS] + "…"
+
+    def unreadable(self, what: str, body: bytes, error: Exception) -> WrongAnswer:
+        """For a success that is no answer to `what`: some send their errors so."""
+        said = problem(body)
+        if said is None:
+            return WrongAnswer(f"not an answer to {what} ({error})")
+        return WrongAnswer(f"an error in place of an answer to {what}: {self.redact(said)}")
 
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json", "accept": "application/json"}
@@ -91,6 +108,23 @@ def host_of(base_url: str) -> str:
     """`host` or `host:port`: the part of a base URL that is shown and stored."""
     parts = urlsplit(base_url)
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def problem(body: bytes) -> str | None:
+    """What a JSON body that tells of an error says, or None when it is no such body."""
+    try:
+        said: Any = msgspec.json.decode(body)
+    except UNREADABLE:
+        return None
+    if not isinstance(said, dict):
+        return None
+    # {"error": {"message": …}}, {"error": …}, {"message": …} or {"detail": …}
+    for name in ("error", "message", "detail"):
+        if isinstance(said, dict) and said.get(name):
+            said = said[name]
+    if isinstance(said, dict):
+        return None
+    return said if isinstance(said, str) else str(said)
 
 
 def encode(body: dict[str, Any]) -> bytes:
