@@ -93,6 +93,28 @@ def test_retry_after_is_read_in_its_forms() -> None:
     assert retry_after_s({}, now_us) is None
 
 
+@pytest.mark.parametrize(
+    ("remaining", "reset", "seconds"),
+    [
+        ("0", "6m0s", 360),
+        ("0", "20ms", 0.02),
+        ("0", "1h2m3.5s", 3_723.5),
+        ("0", "7", 7),
+        ("0", "soon", None),
+        ("0", "1s!", None),
+        ("0", "", None),
+        ("5", "3s", None),
+    ],
+)
+def test_without_retry_after_the_reset_of_a_limit_that_is_used_up_counts(
+    remaining: str, reset: str, seconds: float | None
+) -> None:
+    used_up = {"x-ratelimit-remaining-tokens": remaining, "x-ratelimit-reset-tokens": reset}
+    other = {"x-ratelimit-remaining-requests": "2999", "x-ratelimit-reset-requests": "9h"}
+    assert retry_after_s(used_up | other, 0) == seconds
+    assert retry_after_s(used_up | other | {"retry-after": "2"}, 0) == 2
+
+
 async def test_a_call_has_no_more_characters_than_it_may_but_at_least_one_text() -> None:
     backlog = Backlog("m", 100)
     long = "x" * (CALL_CHARS // 2)
