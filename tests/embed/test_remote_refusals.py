@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import anyio.to_thread
+import numpy as np
 import pytest
 from embed.provider import (
     KEY,
@@ -16,6 +17,7 @@ from embed.provider import (
     one_too_wide,
     refuse,
     say,
+    vectors,
 )
 from embed.remote import Make, is_right, reached, running, texts
 
@@ -130,6 +132,62 @@ async def test_a_wrong_answer_never_becomes_a_vector(
             await embedder.embed(["a", "b"])
         fake.every_step = None
         assert is_right(await embedder.embed(["a", "b"]), ["a", "b"])
+
+
+async def test_a_text_that_gets_wrong_answers_harms_only_its_own_request(
+    fake: FakeProvider, make: Make
+) -> None:
+    def not_finite(handler: Handler, seen: Seen) -> bool:
+        if "odd" not in seen.texts:
+            return False
+        found = vectors(seen.texts)
+        found[seen.texts.index("odd")] = np.nan
+        handler.answer_with(seen, found)
+        return True
+
+    held = Held()
+    fake.script.append(held)
+    async with running(make(concurrency=1)) as embedder:
+        async with anyio.create_task_group() as calls:
+
+            async def fine(text: str) -> None:
+                assert is_right(await embedder.embed([text]), [text])
+
+            async def wrong() -> None:
+                with pytest.raises(EmbedderFailed, match="answered") as caught:
+                    await embedder.embed(["", "good", "odd"])
+                assert caught.value.retryable
+                assert caught.value.fields["text_index"] == 2
+
+            calls.start_soon(fine, "first")
+            await reached(held)
+            fake.every_step = not_finite
+            for text in texts(20):
+                calls.start_soon(fine, text)
+            calls.start_soon(wrong)
+            await anyio.wait_all_tasks_blocked()
+            held.let.set()
+        assert embedder.statistics()["inputs_per_call"] > 20, "not the size was wrong"
+    assert len(fake.calls) < 20
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["the input length exceeds the context length", "json: unsupported value: NaN"],
+)
+async def test_a_500_that_is_about_a_text_is_a_refusal_of_it(
+    fake: FakeProvider, make: Make, said: str
+) -> None:
+    def step(handler: Handler, seen: Seen) -> bool:
+        return "odd" in seen.texts and refuse(500, said)(handler, seen)
+
+    fake.every_step = step
+    async with running(make()) as embedder:
+        with pytest.raises(EmbedderFailed, match="refuses a text") as caught:
+            await embedder.embed(["good", "odd"])
+    assert not caught.value.retryable
+    assert caught.value.fields["text_index"] == 1
+    assert len(fake.calls) == 3
 
 
 async def test_a_redirect_is_not_followed(fake: FakeProvider, make: Make) -> None:

@@ -227,6 +227,53 @@ async def test_refused_documents_are_put_aside_one_by_one(tmp_path: Path) -> Non
         assert sorted(map(str, await house.embedded())) == sorted(f"d{n}" for n in range(11))
 
 
+async def test_one_document_with_wrong_answers_holds_up_no_other(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = lambda texts: (
+            EmbedderFailed("not finite", retryable=True) if "d5" in texts else None
+        )
+        await house.put(library, *(f"d{n}" for n in range(20)))
+        left = await house.come_to(library, {"d5"})
+        pending = left["d5"].pending
+        assert pending is not None
+        assert pending.due_us > SystemClock().now_us() + 3_600_000_000
+        # The embedder is in use as before.
+        await house.put(library, "d20")
+        await house.come_to(library, {"d5"})
+
+
+async def test_wrong_answers_to_everything_are_not_asked_for_each(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = lambda texts: EmbedderFailed("no JSON", retryable=True)
+        await house.put(library, *(f"d{n}" for n in range(60)))
+        await house.until(library, tried_twice)
+        assert [len(texts) for texts in embedder.asked] == [60, 1]
+
+
+async def test_one_document_at_which_the_embedder_breaks_holds_up_no_other(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = lambda texts: down(texts) if "d5" in texts else None
+        await house.put(library, *(f"d{n}" for n in range(40)))
+        await house.come_to(library, {"d5"})
+        soon = SystemClock().now_us() + 3_600_000_000
+
+        def put_aside(left: dict[str, Document]) -> bool:
+            pending = left["d5"].pending
+            return pending is not None and pending.due_us > soon
+
+        await house.until(library, put_aside)
+        asked = len(embedder.asked)
+        await house.put(library, "d40")
+        await house.come_to(library, {"d5"})
+        assert embedder.asked[asked:] == [["d40"]]
+
+
 async def test_an_embedder_that_refuses_everything_is_not_asked_for_each(tmp_path: Path) -> None:
     async with opened(tmp_path, NEVER) as house:
         library = await house.library()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -15,13 +15,21 @@ import anyio
 import msgspec
 import numpy as np
 import pytest
+from embed.plugin import Letters
 from heard import Heard
 from service.job_house import Fault, JobHouse, job_house
 from service.whole import search_of
 
 from headwater.embed import plugins
-from headwater.errors import InvalidJob, JobFailed, LibraryRegenerated, RegenerationRunning
-from headwater.model import Library
+from headwater.embed.base import Kind
+from headwater.errors import (
+    EmbedderFailed,
+    InvalidJob,
+    JobFailed,
+    LibraryRegenerated,
+    RegenerationRunning,
+)
+from headwater.model import Library, Vectors
 from headwater.search.base import SearchEngine
 from headwater.search.index import VectorIndex
 from headwater.search.loader import Loader
@@ -106,6 +114,27 @@ async def test_cut_off_at_every_write_it_ends_with_vectors_of_one_model(tmp_path
                 assert (now.dimension, now.generation, now.pending) == (64, 1, 0)
                 told = [kind for kind, _ in await home.events(library, "library.")]
                 assert told == ["library.created", "library.regenerated"]
+
+
+async def test_a_text_that_gets_wrong_answers_is_pending_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = Letters.embed
+
+    async def not_finite(self: Letters, texts: Sequence[str], kind: Kind = "document") -> Vectors:
+        if "second of 7" in texts:
+            raise EmbedderFailed("not finite", retryable=True)
+        return await embed(self, texts, kind)
+
+    async with job_house(tmp_path) as home:
+        handler = handler_of(home)
+        library = await filled(home, count=30)
+        monkeypatch.setattr(Letters, "embed", not_finite)
+        job = await home.submit(handler, {"embedder": "letters:64"}, library)
+        done = await home.run(handler, job)
+        assert done.status == "completed", done.error
+        now = await home.parts.libraries.fresh(library.id)
+        assert (now.embedder, now.documents, now.pending) == ("letters:64", 30, 1)
 
 
 async def test_searches_and_writes_go_on_and_never_see_a_mix(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ something (`EmbedderFailed`). It must never follow a redirect: the key stays wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import anyio
@@ -22,6 +23,8 @@ MAX_ANSWER_BYTES = 128 << 20
 _MAX_PROBLEM_BYTES = 16 << 10
 _MAY_PASS = frozenset({408, 409, 424, 425, 429})
 _BATCH_MAY_BE_WRONG = frozenset({400, 413, 422})
+_ABOUT_A_TEXT = re.compile(r"context length|too (?:long|large)|unsupported value: NaN", re.I)
+"""Ollama answers 500 to a text that is too long, or that its model makes NaN of."""
 
 
 class Passing(Exception):
@@ -108,6 +111,8 @@ def _meaning(
 ) -> Exception:
     status = response.status_code
     why = f"({status}): {said}" if said else f"({status})"
+    if status == 500 and _ABOUT_A_TEXT.search(said):
+        return Rejected(f"{said} ({status})")
     if status in _MAY_PASS or status >= 500:
         limited = status == 429
         return Passing(

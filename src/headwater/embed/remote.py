@@ -171,8 +171,8 @@ class RemoteEmbedder(Embedder):
         probe = Request(["word"], 0, self._patience_s["query"], self._clock.monotonic)
         try:
             return int((await self._ask("query", [Piece(probe, 0, 1)])).shape[1])
-        except Rejected as rejected:
-            raise self._refused(rejected) from rejected
+        except (Rejected, WrongAnswer) as reason:
+            raise self._blamed(reason) from reason
 
     async def _work(self, kind: Kind) -> None:
         while True:
@@ -181,7 +181,7 @@ class RemoteEmbedder(Embedder):
             with anyio.CancelScope() as scope:
                 _end_when_abandoned(scope, [piece.request for piece in pieces])
                 await self._deliver(kind, pieces, delivery)
-            if delivery.split and delivery.largest and not delivery.refused:
+            if delivery.split and delivery.largest and not delivery.refused and not delivery.wrong:
                 # What the provider refused was the size: do not offer so much again.
                 self._most_inputs = min(self._most_inputs, delivery.largest)
                 log.info("embedder.smaller_calls", embedder=self.name, inputs=self._most_inputs)
@@ -193,9 +193,11 @@ class RemoteEmbedder(Embedder):
         if not count:
             return
         try:
-            vectors = await self._ask(kind, pieces)
-        except Rejected as rejected:
-            error = self._refused(rejected)
+            # What is wrong time after time is found in the end by halving, each part asked once.
+            vectors = await self._ask(kind, pieces, insist=not delivery.wrong)
+        except (Rejected, WrongAnswer) as reason:
+            error = self._blamed(reason)
+            delivery.wrong |= isinstance(reason, WrongAnswer)
             if delivery.refused >= _SAME_REFUSALS and not delivery.largest:
                 self._give_up(pieces, error)
             elif count == 1:
@@ -216,10 +218,17 @@ class RemoteEmbedder(Embedder):
                 piece.request.fill(piece.start, vectors[start : start + piece.count])
                 start += piece.count
 
-    def _refused(self, rejected: Rejected) -> EmbedderFailed:
+    def _blamed(self, reason: Rejected | WrongAnswer) -> EmbedderFailed:
+        """What callers are told when their text, or the model, may be to blame."""
+        host, model = self._provider.host, self._provider.model
+        if isinstance(reason, Rejected):
+            return EmbedderFailed(
+                f"{host} refuses a text: {reason.said}; change or shorten it, "
+                f"or check the model {model!r}"
+            )
         return EmbedderFailed(
-            f"{self._provider.host} refuses a text: {rejected.said}; change or shorten it, "
-            f"or check the model {self._provider.model!r}"
+            f"{host} answered {reason}; check that it serves the embedding model {model!r}",
+            retryable=True,
         )
 
     def _give_up(self, pieces: Sequence[Piece], error: HeadwaterError) -> None:
@@ -232,10 +241,11 @@ class RemoteEmbedder(Embedder):
             # Each caller raises an error of its own: a traceback must not grow in two tasks.
             piece.request.fail(copy(error))
 
-    async def _ask(self, kind: Kind, pieces: Sequence[Piece]) -> Vectors:
-        """One batch, with retries: float32, (n, dimension), unit length.
+    async def _ask(self, kind: Kind, pieces: Sequence[Piece], *, insist: bool = True) -> Vectors:
+        """One batch, with retries, after a wrong answer only if `insist`.
 
-        Raises `Rejected`, `EmbedderUnavailable`, `EmbedderFailed`.
+        float32, (n, dimension), unit length. Raises `Rejected`, `WrongAnswer`,
+        `EmbedderUnavailable`, `EmbedderFailed`.
         """
         texts = list(chain.from_iterable(piece.texts for piece in pieces))
         attempt = 0
@@ -255,15 +265,12 @@ class RemoteEmbedder(Embedder):
                         f"{self._provider.host} {failure.reason}; try again later",
                         retry_after_s=round(wait_s, 3),
                     ) from failure
-            except WrongAnswer as wrong:
+            except WrongAnswer:
                 self._usage.went_wrong("wrong_answer")
                 wait_s = self._wait_s(attempt, None)
-                if attempt == self._settings.retries or wait_s >= self._left_s(pieces):
-                    raise EmbedderFailed(
-                        f"{self._provider.host} answered {wrong}; check that it serves the "
-                        f"embedding model {self._provider.model!r}",
-                        retryable=True,
-                    ) from wrong
+                spent = attempt == self._settings.retries or not insist
+                if spent or wait_s >= self._left_s(pieces):
+                    raise
             attempt += 1
             self._usage.retries += 1
             await anyio.sleep(wait_s)
@@ -385,6 +392,7 @@ class _Delivery:
     """What became of one batch in its parts."""
 
     split = False
+    wrong = False
     refused = 0
     largest = 0
 

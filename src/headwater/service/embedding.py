@@ -48,6 +48,10 @@ WRITES_REST_S = 30.0
 """The longest that writes leave an embedder alone that has failed, before one tries it again."""
 PATIENCE_S = 600.0
 """What nobody waits for may take this long."""
+OFTEN = 5
+"""After so many failures it is first asked whether the embedder answers at all."""
+BLAMED = 8
+"""After so many, a document that fails by itself while the embedder answers is put aside."""
 REFUSED_IN_A_ROW = 4
 """So many documents refused one after another are not to blame themselves, most likely."""
 
@@ -104,6 +108,9 @@ class DocumentEmbedding:
         self._rests: dict[str, _Rest] = {}
         self._workers: dict[int, anyio.Event] = {}
         """By the number of the library each is at work for; the event ends its waiting."""
+        self._sizes: dict[int, int] = {}
+        """Documents that are tried together, where these fail though the embedder answers: halved
+        by each failure, doubled by each success, so that one never holds up all others."""
         self._driven: dict[int, int] = {}
         """When somebody last asked for all of a library, as the store has it: negative."""
         self._news = anyio.Event()
@@ -223,6 +230,7 @@ class DocumentEmbedding:
         )
         if not first or first[0].pending is None:
             self._rests.pop(library.id, None)
+            self._sizes.pop(library.number, None)
             return False
         due_us = first[0].pending.due_us
         if due_us < self._driven.get(library.number, 0):
@@ -241,11 +249,12 @@ class DocumentEmbedding:
 
     async def _batch(self, library: Library) -> list[Waiting]:
         now_us = self._clock.now_us()
+        most = self._sizes.get(library.number, BATCH_DOCUMENTS)
 
         def query(reader: Reader) -> list[Waiting]:
             taken: list[Document] = []
             chunks = 0
-            for document in reader.due_documents(library.number, limit=BATCH_DOCUMENTS):
+            for document in reader.due_documents(library.number, limit=most):
                 chunks += document.chunks.count
                 due = document.pending is not None and document.pending.due_us <= now_us
                 if not due or (taken and chunks > BATCH_CHUNKS):
@@ -258,13 +267,19 @@ class DocumentEmbedding:
     async def _try(self, library: Library, batch: Sequence[Waiting]) -> None:
         """Embed and write; what is refused is halved until it is known which documents it is."""
         parts = [batch] if batch else []
+        doubted = _attempts(batch) >= OFTEN
+        if doubted and (error := await self._ails(library)) is not None:
+            await self._defer(library, batch, error)
+            return
         in_a_row = 0
         while parts:
             part = parts.pop()
             error = await self._attempt(library, part)
             if error is None:
                 in_a_row = 0
-            elif not is_refusal(error):
+            elif not await self._is_to_blame(library, part, error):
+                if doubted:
+                    self._sizes[library.number] = max(1, len(part) // 2)
                 await self._defer(library, [*part, *chain.from_iterable(parts)], error)
                 return
             elif len(part) > 1:
@@ -276,6 +291,27 @@ class DocumentEmbedding:
                 if in_a_row == REFUSED_IN_A_ROW and parts:
                     await self._defer(library, list(chain.from_iterable(parts)), error)
                     return
+
+    async def _is_to_blame(
+        self, library: Library, batch: Sequence[Waiting], error: HeadwaterError
+    ) -> bool:
+        """Whether it is these texts that the embedder fails at, and not the embedder itself."""
+        if is_refusal(error):
+            return True
+        if isinstance(error, EmbedderFailed):  # wrong answers, time after time
+            return await self._ails(library) is None
+        return len(batch) == 1 and _attempts(batch) >= BLAMED  # and it answered a moment ago
+
+    async def _ails(self, library: Library) -> HeadwaterError | None:
+        """What the embedder answers to a plain word, if no vector."""
+        try:
+            await self._ask(library, ["word"], PATIENCE_S)
+        except (LibraryNotFound, ShuttingDown):
+            raise
+        except HeadwaterError as error:
+            return error
+        self._healed(library)
+        return None
 
     async def _attempt(self, library: Library, batch: Sequence[Waiting]) -> HeadwaterError | None:
         """Embed `batch` and write its vectors; the embedder's error when it gives none."""
@@ -289,6 +325,8 @@ class DocumentEmbedding:
         except HeadwaterError as error:
             return error
         self._healed(library)
+        if size := self._sizes.get(library.number):
+            self._sizes[library.number] = min(2 * size, BATCH_DOCUMENTS)
         vectors = filled(
             [chunk.vector for _, chunks in batch for chunk in chunks], embedded, library.dimension
         )
@@ -395,3 +433,8 @@ class DocumentEmbedding:
 def is_refusal(error: HeadwaterError) -> bool:
     """Whether the embedder will not take these texts, however often it is asked."""
     return isinstance(error, EmbedderFailed) and not error.retryable
+
+
+def _attempts(batch: Sequence[Waiting]) -> int:
+    """How often the one of them that has failed most has."""
+    return max((one.pending.attempts for one, _ in batch if one.pending is not None), default=0)

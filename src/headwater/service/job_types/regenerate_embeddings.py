@@ -211,7 +211,7 @@ class _Regenerate:
             try:
                 vectors = await model.embed([text for _, text in part], "document")
             except EmbedderFailed as error:
-                if error.retryable:
+                if error.retryable and not await _answers(model):
                     raise
                 if len(part) > 1:
                     half = len(part) // 2
@@ -235,6 +235,15 @@ class _Regenerate:
             state=_saved(state),
         )
         self._state = state
+
+
+async def _answers(model: Embedder) -> bool:
+    """Whether it gives a vector for a plain word: then it is the text that it fails at."""
+    try:
+        await model.embed(["word"], "document")
+    except HeadwaterError:
+        return False
+    return True
 
 
 def _saved(state: State) -> dict[str, Any]:
