@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from server.client import Client, Json, answer
@@ -61,6 +62,14 @@ def test_two_people_see_each_other_and_the_same_results(
             assert ann.results == bob.results
             assert ann.query["author"]["name"] == "Bob"
         ann.sees("Ann")
+
+
+@pytest.mark.parametrize("odd", ["50%41", "a%2Fb", "a+b", "who?#1", "岸"])
+def test_a_session_has_the_name_it_was_joined_by(client: Client, notes: str, odd: str) -> None:
+    with Guest(client.url, odd, "Ann", notes) as ann:
+        assert ann.welcome["session"]["name"] == odd
+        shown = answer(client.http.get(f"/v1/sessions/{quote(odd, safe='')}"))
+        assert shown["session"]["name"] == odd
 
 
 def test_whoever_comes_later_gets_the_whole_state_first(

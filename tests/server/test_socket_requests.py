@@ -35,10 +35,11 @@ def test_welcome_says_who_and_where_and_what_is_allowed(ws: Socket, library: str
     assert welcome["cursor"]
 
 
+@pytest.mark.parametrize("name", ["a name with spaces & more", "50%41", "a%2Fb", "岸"])
 def test_a_library_is_found_by_name_and_no_subprotocol_is_needed(
-    client: Client, shared: Server
+    client: Client, shared: Server, name: str
 ) -> None:
-    made = client.create_library("a name with spaces & more")
+    made = client.create_library(name)
     with Socket(shared.url, made["name"], subprotocols=None) as ws:
         assert ws.welcome["library_id"] == made["id"]
         assert ws.connection.subprotocol is None

@@ -6,8 +6,6 @@ library, too many sockets) is said on an accepted socket: an error frame, then a
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 from fastapi import APIRouter
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -41,9 +39,7 @@ class SocketEndpoint:
             return
         try:
             self._sockets.streams.check()
-            library = await self._sockets.services.libraries.get(
-                unquote(scope["path_params"]["library"])
-            )
+            library = await self._sockets.services.libraries.get(scope["path_params"]["library"])
             self._sockets.streams.check()
         except HeadwaterError as error:
             await turn_away(self._sockets, channel, error)

@@ -6,8 +6,6 @@ one: an error frame, then a close code.
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 from starlette.datastructures import QueryParams
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
@@ -37,7 +35,7 @@ class SessionEndpoint:
         try:
             sockets.streams.check()
             stay = await sessions.join(
-                unquote(scope["path_params"]["name"]), asked.get("library"), newcomer(asked)
+                scope["path_params"]["name"], asked.get("library"), newcomer(asked)
             )
         except HeadwaterError as error:
             await turn_away(sockets, wire, error)
