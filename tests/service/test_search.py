@@ -19,7 +19,7 @@ from headwater.changes.log import Log
 from headwater.embed import Embedders
 from headwater.errors import AnswerTooLarge, EmbedderUnavailable, InvalidQuery, NotCaughtUp
 from headwater.filters import Filter
-from headwater.model import Library, Passage, Position
+from headwater.model import Library, Metric, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine
 from headwater.search.metadata_selection import Selection
 from headwater.service.hits import Hits
@@ -143,6 +143,33 @@ async def test_examples_in_space_are_places_and_need_vectors(tmp_path: Path) -> 
         for query in (Query(like=["late"]), Query(like=["there"], unlike=["late"])):
             with pytest.raises(InvalidQuery, match="no vectors"):
                 await parts.search.search(other, query)
+
+
+async def test_examples_that_cancel_each_other_out_are_refused(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        metrics: tuple[Metric, ...] = ("cosine", "dot", "euclidean")
+        for metric in metrics:
+            library = await parts.libraries.create(
+                metric, embedder="none", dimension=2, metric=metric
+            )
+            for id, vector in (("a", [3, 4]), ("zero", [0, 0]), ("b", [1, 0])):
+                await put(parts, library, id, [(None, vector)])
+            for query in (Query(like=["a"], unlike=["a"]), Query(like=["zero"])):
+                if metric == "euclidean":
+                    assert (await parts.search.search(library, query)).hits
+                else:
+                    with pytest.raises(InvalidQuery, match="point nowhere"):
+                        await parts.search.search(library, query)
+
+
+async def test_a_text_is_looked_for_by_words_where_nothing_is_embedded(tmp_path: Path) -> None:
+    async with whole(tmp_path) as parts:
+        library = await parts.libraries.create("notes", embedder="none", dimension=2)
+        await put(parts, library, "a", [("the moon", [1, 0])])
+        await put(parts, library, "b", [("the sea", [1, 0])])
+        for query in (Query(query="moon", score_threshold=0.1), Query(query="moon", mmr=0.5)):
+            answer = await parts.search.search(library, query)
+            assert [hit.passage.document_id for hit in answer.hits] == ["a"]
 
 
 @pytest.mark.parametrize("chunks", [3, 60, 150])

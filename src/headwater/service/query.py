@@ -150,9 +150,11 @@ def without_meaning(wish: Wish) -> Wish:
 def _mode(query: Query, library: Library) -> Mode:
     """Text is searched by words and meaning, unless something is asked that only one can give."""
     if query.mode is None:
+        if query.query is not None and library.embedder == "none":
+            return "keyword"
         if query.query is None or query.score_threshold is not None or query.mmr is not None:
             return "vector"
-        return "keyword" if library.embedder == "none" else "hybrid"
+        return "hybrid"
     if query.mode != "vector" and query.query is None:
         raise _wrong("mode", f"mode {query.mode!r} needs a `query`, in words")
     if query.mode == "hybrid" and query.score_threshold is not None:

@@ -105,7 +105,14 @@ class Targets:
             like = middle("like", query.like)
             unlike = middle("unlike", query.unlike) if query.unlike else None
             rows = spelled_out(document.chunks for document in found.values())
-            return _away(like, unlike, library), rows
+            target = _away(like, unlike, library)
+            if library.metric != "euclidean" and not target.any():
+                raise InvalidQuery(
+                    "these examples point nowhere: they cancel each other out, or their "
+                    "vectors are zero; name others",
+                    parameter="like",
+                )
+            return target, rows
 
         return await self._log.store.read(read)
 
