@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.to_thread
@@ -67,6 +67,71 @@ async def test_a_model_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyP
     stand_in(monkeypatch, "fastembed", TextEmbedding=load)
     error = await failure_of(FastEmbed("fastembed", "magic"))
     assert "'magic' of fastembed cannot be loaded (ValueError: Model magic" in error.detail
+
+
+class _Fast:
+    """What fastembed's `TextEmbedding` is asked."""
+
+    asked: ClassVar[list[tuple[str, list[str]]]] = []
+
+    def __init__(self, model_name: str) -> None:
+        self.asked.clear()
+
+    def embed(self, texts: list[str], batch_size: int) -> Vectors:
+        return self._told("embed", texts)
+
+    def passage_embed(self, texts: list[str], batch_size: int) -> Vectors:
+        return self._told("passage_embed", texts)
+
+    def query_embed(self, texts: list[str]) -> Vectors:
+        return self._told("query_embed", texts)
+
+    def _told(self, method: str, texts: list[str]) -> Vectors:
+        self.asked.append((method, texts))
+        return vectors(texts)
+
+
+@pytest.mark.parametrize(
+    ("model", "document", "query"),
+    [
+        ("intfloat/multilingual-e5-large", "passage: a", "query: a"),
+        ("Nomic-AI/nomic-embed-text-v1.5-Q", "search_document: a", "search_query: a"),
+        (
+            "snowflake/snowflake-arctic-embed-s",
+            "a",
+            "Represent this sentence for searching relevant passages: a",
+        ),
+    ],
+)
+async def test_fastembed_gets_what_its_model_wants_before_a_text(
+    model: str, document: str, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, "fastembed", TextEmbedding=_Fast)
+    embedder = FastEmbed("fastembed", model)
+    async with anyio.create_task_group() as group:
+        await group.start(embedder.run)
+        _Fast.asked.clear()
+        await embedder.embed(["a"])
+        await embedder.embed(["a"], "query")
+        group.cancel_scope.cancel()
+    assert _Fast.asked == [("embed", [document]), ("embed", [query])]
+    # Other vectors of documents are another identity; those of queries are not kept.
+    assert embedder.identity.endswith("@prefixed") is (document != "a")
+
+
+async def test_fastembed_is_left_to_itself_with_a_model_that_wants_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_in(monkeypatch, "fastembed", TextEmbedding=_Fast)
+    embedder = FastEmbed("fastembed", "jinaai/jina-embeddings-v3")
+    async with anyio.create_task_group() as group:
+        await group.start(embedder.run)
+        _Fast.asked.clear()
+        await embedder.embed(["a"])
+        await embedder.embed(["a"], "query")
+        group.cancel_scope.cancel()
+    assert _Fast.asked == [("passage_embed", ["a"]), ("query_embed", ["a"])]
+    assert embedder.identity == "fastembed:jinaai/jina-embeddings-v3:8"
 
 
 class _Model(LocalModel):
