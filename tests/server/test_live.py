@@ -148,7 +148,7 @@ def test_by_get_and_by_text_as_a_browser_asks(server: Server, client: Client) ->
         "query": "what moves the sea?",
         "k": "1",
         "filter": '{"n":1}',
-        "include": "distance,vector",
+        "include": "distance, vector",
         "group_by": "document",
     }
     with LiveSearch(server.url, library, params, method="GET") as search:
@@ -319,8 +319,11 @@ def test_a_cursor_that_is_none_is_a_problem(client: Client, library: str) -> Non
         ({"kk": "3"}, 422, "invalid_parameter"),
         ({"group_by": "chunk"}, 422, "invalid_parameter"),
         ({"k": "0"}, 422, "invalid_query"),
-        ({"vector": "[1,"}, 400, "invalid_json"),
-        ({"filter": "{"}, 400, "invalid_json"),
+        ({"vector": "[1,"}, 422, "invalid_query"),
+        ({"vector": "1,2"}, 422, "invalid_query"),
+        ({"filter": "{"}, 422, "invalid_filter"),
+        ({"filter": "[]"}, 422, "invalid_filter"),
+        ({"include": "vector, text"}, 422, "invalid_query"),
     ],
 )
 def test_parameters_that_are_wrong_are_refused(

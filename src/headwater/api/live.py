@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from headwater.api import openapi, wire
 from headwater.api.body import decode, read_body
+from headwater.api.search_parameters import decoded, filter_of, names
 from headwater.api.streaming import Conversation, EventOutlet, Inbound, Outbound
 from headwater.errors import InvalidQuery, Overloaded, ShuttingDown
 from headwater.service.alert_matching import AlertMatching
@@ -61,25 +62,18 @@ class LiveParameters(BaseModel):
     after: str | None = Field(None, description="A cursor that an earlier live query told.")
 
     def query_of(self) -> LiveQuery:
-        """Raises `InvalidQuery`."""
+        """Raises `InvalidQuery`, `InvalidFilter`."""
         return LiveQuery(
             query=self.query,
-            vector=None if self.vector is None else _parsed(self.vector, list[float], "vector"),
+            vector=None if self.vector is None else decoded("vector", self.vector, list[float]),
             mode=self.mode,
             k=self.k,
-            filter=None if self.filter is None else _parsed(self.filter, dict[str, Any], "filter"),
+            filter=None if self.filter is None else filter_of(self.filter),
             score_threshold=self.score_threshold,
             group_by=self.group_by,
-            include=[] if self.include is None else self.include.split(","),
+            include=[] if self.include is None else names(self.include),
             coalesce_ms=self.coalesce_ms,
         )
-
-
-def _parsed(text: str, kind: type[Any], parameter: str) -> Any:
-    try:
-        return decode(text.encode(), kind, InvalidQuery)
-    except InvalidQuery as error:
-        raise InvalidQuery(error.detail, parameter=parameter) from error
 
 
 def live_routes(

@@ -50,17 +50,29 @@ class SearchParameters(BaseModel):
         """
         given = self.model_dump(exclude_none=True)
         if self.include is not None:
-            given["include"] = [name.strip() for name in self.include.split(",") if name.strip()]
+            given["include"] = names(self.include)
         if self.filter is not None:
-            parse_json(self.filter)
-            given["filter"] = msgspec.json.decode(self.filter)
+            given["filter"] = filter_of(self.filter)
         for name, kind in _JSON.items():
             if name in given:
-                given[name] = _decoded(name, given[name], kind)
+                given[name] = decoded(name, given[name], kind)
         return msgspec.structs.replace(query, **given)
 
 
-def _decoded(name: str, text: str, kind: Any) -> Any:
+def names(text: str) -> list[str]:
+    """What stands between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def filter_of(text: str) -> dict[str, Any]:
+    """A filter that is JSON. Raises `InvalidFilter`."""
+    parse_json(text)
+    made: dict[str, Any] = msgspec.json.decode(text)
+    return made
+
+
+def decoded(name: str, text: str, kind: Any) -> Any:
+    """A parameter that is JSON. Raises `InvalidQuery`."""
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
