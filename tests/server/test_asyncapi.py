@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from server.client import Client, SseParser
+from server.guest import Guest
 from server.running import Server
 from server.socket_client import Socket
 
@@ -139,7 +140,21 @@ def test_every_action_event_and_close_code_is_described_and_no_other(document: J
     live = {name for name in channels["socket"]["messages"] if name.startswith("live_")}
     assert live == {f"live_{name}" for name in LIVE_EVENTS}
     for code in CloseCode:
-        assert str(int(code)) in channels["socket"]["description"]
+        for channel in ("socket", "session"):
+            assert str(int(code)) in channels[channel]["description"]
+
+
+def test_the_parameters_of_joining_a_session_are_described(
+    client: Client, document: Json, library: str
+) -> None:
+    query = document["channels"]["session"]["bindings"]["ws"]["query"]
+    jsonschema.Draft202012Validator.check_schema(query)
+    given = {"display_name": "Ann", "library": library, "colour": "teal", "client_id": "a-1"}
+    assert set(query["properties"]) == set(given)
+    assert query["required"] == ["display_name"]
+    with Guest(client.url, "described", "Ann", library, colour="teal", client_id="a-1") as ann:
+        (person,) = ann.people.values()
+        assert (person["name"], person["colour"]) == ("Ann", "teal")
 
 
 def test_every_example_fits_its_message(document: Json) -> None:

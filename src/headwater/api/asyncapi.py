@@ -19,11 +19,34 @@ from headwater.api.live_events import LIVE_DATA, CursorData, ResetData
 from headwater.api.socket import frames, requests, session_frames
 from headwater.api.socket.close import MEANINGS
 from headwater.model import EVENT_TYPES
+from headwater.service.sessions import LONGEST_DISPLAY_NAME
 
 Json = dict[str, Any]
 
 _SCHEMA = "#/components/schemas/{name}"
 _LIBRARY = {"description": "The library's id, or its unique name."}
+_JOINING: Json = {
+    "type": "object",
+    "properties": {
+        "display_name": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": LONGEST_DISPLAY_NAME,
+            "description": "What the others see.",
+        },
+        "library": {
+            "type": "string",
+            "description": "A name or id; needed by the first one who joins.",
+        },
+        "colour": {"type": "string", "description": "As in CSS: `#c0392b`, `teal`."},
+        "client_id": {
+            "type": "string",
+            "description": "What a client calls itself over several connections: the next takes "
+            "the place of the one before.",
+        },
+    },
+    "required": ["display_name"],
+}
 _EXAMPLES: dict[str, Json] = {
     "search": {"query": "what moves the sea?", "k": 3, "filter": {"year": {"$gte": 2020}}},
     "add": {"id": "note-1", "title": "Tides", "text": "The moon pulls the sea."},
@@ -117,11 +140,12 @@ def document(version: str) -> Json:
         ),
         "session": _channel(
             "/v1/sessions/{name}",
-            "A search shared by several people; `library` and `display_name` are parameters of "
-            "the handshake.",
+            f"A search shared by several people. Subprotocol `{frames.SUBPROTOCOL}`, or none. "
+            f"Closed with one of: {_codes()}.",
             "ws",
             session.messages,
             parameters={"name": {"description": "The session's name."}},
+            query=_JOINING,
         ),
         "events": _channel(
             "/v1/events/stream", "Every change, as server-sent events.", "http", events
@@ -297,6 +321,7 @@ def _channel(
     protocol: str,
     messages: dict[str, Json],
     parameters: Json | None = None,
+    query: Json | None = None,
 ) -> Json:
     channel: Json = {
         "address": address,
@@ -309,7 +334,8 @@ def _channel(
     elif parameters:
         channel["parameters"] = parameters
     if protocol == "ws":
-        channel["bindings"] = {"ws": {"method": "GET", "bindingVersion": "0.1.0"}}
+        binding: Json = {"method": "GET", "bindingVersion": "0.1.0"}
+        channel["bindings"] = {"ws": binding if query is None else {**binding, "query": query}}
     return channel
 
 
