@@ -42,6 +42,19 @@ async def test_the_end_of_an_endless_phrase_is_passed_over(house: KeywordHouse) 
     assert await house.found(library, '"w0 w2"') == []
 
 
+async def test_two_signs_are_none(house: KeywordHouse) -> None:
+    library = await house.library()
+    await house.put(library, "d", "curl sends it with --data")
+    await house.put(library, "e", "curl sends nothing")
+    for query in ("--data", "+-data", "++data"):
+        assert await house.found(library, query) == ["curl sends it with --data"]
+    assert await house.found(library, "curl -data") == ["curl sends nothing"]
+    assert await house.found(library, "curl - data -- +") == [
+        "curl sends it with --data",
+        "curl sends nothing",
+    ]
+
+
 def test_a_word_asked_for_a_thousand_times_is_marked_once() -> None:
     found = highlight("a b a b", "a " * 1_000, "none")
     assert [mark.start for mark in found.marks] == [0, 4]

@@ -5,8 +5,9 @@
     +must      passages without it are not found; also +"a phrase"
     -not       passages with it are not found; also -"a phrase"
 
-A sign counts at the start of a word only. What is joined without a space, as in `wi-fi`, `don't`
-and `os.path`, is a phrase of its parts. A quote that is never closed is no quote.
+A sign counts at the start of a word only, and alone: `--data` is a word, as it is to whoever types
+it. What is joined without a space, as in `wi-fi`, `don't` and `os.path`, is a phrase of its parts.
+A quote that is never closed is no quote.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def _clauses(query: str, language: str) -> Iterator[Clause]:
                 yield Clause(_sign(match["sign"]), tuple(cut[:_MOST_WORDS]))
             continue
         text: str = match["word"]
-        sign = _sign(text[0] if _starts_a_word(query, match.start()) else None)
+        alone = _starts_a_word(query, match.start()) and text[1:2] not in ("+", "-")
+        sign = _sign(text[0] if alone else None)
         for parts in _joined(text, words(text, language)):
             yield Clause(sign, parts)
 
