@@ -147,6 +147,8 @@ class Lane(Generic[Item, Result]):
             results = self._work([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 – the lane's root: every submitter hears of it
             results = [error] * len(batch)
+        except BaseException as error:  # noqa: BLE001 – a panic of Rust code: none may wait for ever
+            results = [RuntimeError(f"{type(error).__name__}: {error}")] * len(batch)
         loop.post(self._resolve, futures, results)
 
     def _resolve(

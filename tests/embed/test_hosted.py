@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -44,9 +45,9 @@ class Counted(Letters):
         super().__init__("16")
         self.starts = 0
         self.asked: list[tuple[Kind, list[str]]] = []
-        self.start_error: Exception | None = None
+        self.start_error: BaseException | None = None
         self.error: Exception | None = None
-        self.change: Callable[[Vectors], Vectors] = lambda vectors: vectors
+        self.change: Callable[[Vectors], Any] = lambda vectors: vectors
         self.ended = anyio.Event()
 
     async def run(
@@ -64,7 +65,8 @@ class Counted(Letters):
         self.asked.append((kind, list(texts)))
         if self.error is not None:
             raise self.error
-        return self.change(await super().embed(texts, kind))
+        changed: Vectors = self.change(await super().embed(texts, kind))
+        return changed
 
 
 @pytest.fixture
@@ -118,6 +120,22 @@ async def test_a_request_that_ends_does_not_end_the_start(clock: HandClock) -> N
         assert (await hosted.embed(["a"])).shape == (1, 16)
 
 
+async def test_one_that_ends_the_process_at_its_start_ends_itself_only(
+    inner: Counted, clock: HandClock
+) -> None:
+    inner.start_error = SystemExit(3)
+    async with hosting(inner, clock) as hosted:
+        with pytest.raises(EmbedderFailed, match="SystemExit"):
+            await hosted.embed(["a"])
+
+
+async def test_a_dimension_of_numpy_becomes_a_plain_one(inner: Counted, clock: HandClock) -> None:
+    async with hosting(inner, clock) as hosted:
+        inner.dimension = np.int64(16)  # type: ignore[assignment]  # as a careless plug-in does
+        await hosted.ready()
+        assert type(hosted.dimension) is int
+
+
 async def test_a_failed_start_is_told_and_tried_again_later(
     inner: Counted, clock: HandClock
 ) -> None:
@@ -161,11 +179,13 @@ async def test_a_foreign_error_is_told_as_ours(inner: Counted, clock: HandClock)
         lambda vectors: vectors.astype(np.float64),
         lambda vectors: vectors * np.float32("nan"),
         lambda vectors: vectors[0],
+        lambda vectors: vectors.tolist(),
+        lambda vectors: None,
     ],
 )
 @pytest.mark.parametrize("kind", ["document", "query"])
 async def test_wrong_vectors_do_not_get_through(
-    inner: Counted, clock: HandClock, change: Callable[[Vectors], Vectors], kind: Kind
+    inner: Counted, clock: HandClock, change: Callable[[Vectors], Any], kind: Kind
 ) -> None:
     async with hosting(inner, clock) as hosted:
         inner.change = change

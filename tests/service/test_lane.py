@@ -45,3 +45,22 @@ async def test_who_is_cancelled_with_a_lane_hears_only_of_that() -> None:
         tasks.start_soon(use)  # begins once the scope is cancelled, and before it has waited
         tasks.cancel_scope.cancel()
     assert heard == ["cancelled"]
+
+
+@pytest.mark.anyio
+async def test_a_panic_in_a_lane_is_told_and_the_lane_goes_on() -> None:
+    class Panic(BaseException):
+        """As code in Rust raises it in Python."""
+
+    def work(items: Sequence[int]) -> list[int]:
+        if 13 in items:
+            raise Panic("index out of bounds")
+        return twice(items)
+
+    lane = Lane("panics", work)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(lane.run)
+        with anyio.fail_after(10), pytest.raises(RuntimeError, match="index out of bounds"):
+            await lane.submit(13)
+        assert await lane.submit(21) == 42
+        tasks.cancel_scope.cancel()

@@ -161,6 +161,11 @@ class Hosted(Embedder):
             ) from error
         self._durations[kind].add(self._clock.monotonic() - began)
         self._texts[kind] += len(texts)
+        if not isinstance(vectors, np.ndarray):
+            raise EmbedderFailed(
+                f"the embedder {self.name!r} gave a {type(vectors).__name__}, not a numpy array; "
+                "it needs mending"
+            )
         if vectors.shape != (len(texts), inner.dimension) or vectors.dtype != np.float32:
             raise EmbedderFailed(
                 f"the embedder {self.name!r} gave {vectors.dtype} {vectors.shape} for "
@@ -179,7 +184,8 @@ class Hosted(Embedder):
                     inner = await Pool("embed-make", 1).call(self._make)
                     await inner.run(task_status=_Started(lambda: self._on_started(inner)))
                     self._error = EmbedderUnavailable(stopped)
-                except Exception as raised:  # noqa: BLE001 – the task's root: callers hear of it
+                # The task's root: callers hear of it. No plug-in ends the server.
+                except (Exception, SystemExit) as raised:  # noqa: BLE001 – see above
                     self._error = self._translate(raised)
                 log.warning("embedder.stopped", embedder=self.name, detail=self._error.detail)
         finally:
@@ -188,7 +194,7 @@ class Hosted(Embedder):
             self.state = "failed"
             self._settled.set()
 
-    def _translate(self, raised: Exception) -> HeadwaterError:
+    def _translate(self, raised: BaseException) -> HeadwaterError:
         while isinstance(raised, ExceptionGroup) and len(raised.exceptions) == 1:
             raised = raised.exceptions[0]
         if isinstance(raised, HeadwaterError):
@@ -201,7 +207,7 @@ class Hosted(Embedder):
     def _on_started(self, inner: Embedder) -> None:
         self._error = None
         self.identity = inner.identity
-        self.dimension = inner.dimension
+        self.dimension = int(inner.dimension)  # numpy has integers of its own
         self._inner = inner
         self.state = "running"
         self._settled.set()

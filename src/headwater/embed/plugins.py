@@ -34,7 +34,7 @@ def make(point: EntryPoint, model: str) -> Embedder:
     try:
         factory: Any = point.load()
         embedder = factory(model)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever a stranger's code raises while it is imported or made.
         raise EmbedderFailed(
             f"the plug-in {point.name!r} ({point.value}) cannot be used "
