@@ -156,8 +156,9 @@ async def test_one_that_breaks_at_work_is_started_anew(inner: Counted, clock: Ha
         await hosted.embed(["a"])
         inner.ended.set()
         await anyio.wait_all_tasks_blocked()
-        with pytest.raises(EmbedderFailed, match="it broke at work"):
+        with pytest.raises(EmbedderFailed, match="it broke at work") as caught:
             await hosted.embed(["a"])
+        assert caught.value.retryable, "or a document of this moment would be put aside for hours"
         clock.now += 6
         await hosted.embed(["a"])
         assert inner.starts == 2

@@ -233,3 +233,4 @@ async def test_a_plugin_that_is_gone_is_a_mismatch() -> None:
         with pytest.raises(EmbedderMismatch) as caught:
             embedders.bound(library("letters", "letters:1:512", 512))
         assert caught.value.fields["running"] is None
+        assert "this server has no embedder 'letters'" in caught.value.detail

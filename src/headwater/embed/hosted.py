@@ -186,7 +186,7 @@ class Hosted(Embedder):
                     self._error = EmbedderUnavailable(stopped)
                 # The task's root: callers hear of it. No plug-in ends the server.
                 except (Exception, SystemExit) as raised:  # noqa: BLE001 – see above
-                    self._error = self._translate(raised)
+                    self._error = self._translate(raised, at_work=self.state == "running")
                 log.warning("embedder.stopped", embedder=self.name, detail=self._error.detail)
         finally:
             self._inner = None
@@ -194,14 +194,15 @@ class Hosted(Embedder):
             self.state = "failed"
             self._settled.set()
 
-    def _translate(self, raised: BaseException) -> HeadwaterError:
+    def _translate(self, raised: BaseException, *, at_work: bool) -> HeadwaterError:
         while isinstance(raised, ExceptionGroup) and len(raised.exceptions) == 1:
             raised = raised.exceptions[0]
         if isinstance(raised, HeadwaterError):
             return raised
         log.error("embedder.broken", embedder=self.name, exc_info=raised)
         return EmbedderFailed(
-            f"the embedder {self.name!r} broke ({type(raised).__name__}: {str(raised)[:200]})"
+            f"the embedder {self.name!r} broke ({type(raised).__name__}: {str(raised)[:200]})",
+            retryable=at_work,  # it has worked before: what it was asked for is not to blame
         )
 
     def _on_started(self, inner: Embedder) -> None:

@@ -289,9 +289,10 @@ def _check(hosted: Hosted, library: Library) -> None:
 
 
 def _mismatch(library: Library, running: str | None) -> EmbedderMismatch:
+    here = f"runs {running!r}" if running else f"has no embedder {library.embedder!r}"
     return EmbedderMismatch(
         f"the vectors of library {library.name!r} come from "
-        f"{library.embedder_identity!r}, but this server runs {running!r}; serve it with "
+        f"{library.embedder_identity!r}, but this server {here}; serve it with "
         "what made it, or make its vectors anew with POST /v1/jobs/regenerate-embeddings",
         stored=library.embedder_identity,
         running=running,
