@@ -10,6 +10,7 @@ from typing import Any, cast
 from weakref import WeakSet
 
 import anyio
+import msgspec
 import pytest
 from service.whole import put, running, search_of, whole
 from store.backend import DIMENSION, draft, put_pending
@@ -17,13 +18,19 @@ from store.backend import DIMENSION, draft, put_pending
 from headwater.app import Parts
 from headwater.changes.log import Log
 from headwater.embed import Embedders
-from headwater.errors import AnswerTooLarge, EmbedderUnavailable, InvalidQuery, NotCaughtUp
+from headwater.errors import (
+    AnswerTooLarge,
+    EmbedderUnavailable,
+    InvalidCursor,
+    InvalidQuery,
+    NotCaughtUp,
+)
 from headwater.filters import Filter
 from headwater.model import Library, Metric, Passage, Position
 from headwater.search.base import KeywordEngine, MetadataEngine
 from headwater.search.metadata_selection import Selection
 from headwater.service.hits import Hits
-from headwater.service.query import Query
+from headwater.service.query import Mode, Query, check
 from headwater.service.search import Answer
 from headwater.settings import LimitSettings, SearchSettings, Settings
 from headwater.threads import Pool
@@ -281,6 +288,29 @@ async def test_a_page_by_words_goes_on_by_score_where_the_last_hit_is_gone(tmp_p
         assert answer.hits[-1].passage.document_id == "d3"
         answer = await parts.search.search(library, query)
         assert [hit.passage.document_id for hit in answer.hits] == ["d4", "d5", "d6", "d7"]
+
+
+async def test_a_page_belongs_to_its_library_and_to_the_vectors_it_was_found_by(
+    tmp_path: Path,
+) -> None:
+    async with whole(tmp_path) as parts:
+        one, other = [await parts.libraries.create(name) for name in ("one", "other")]
+        for library in (one, other):
+            for number in range(9):
+                await put(parts, library, f"d{number}", [(f"the moon {number}", None)])
+        made_anew = msgspec.structs.replace(one, generation=one.generation + 1)
+        modes: tuple[Mode, ...] = ("vector", "keyword", "hybrid")
+        for mode in modes:
+            answer = await parts.search.search(one, Query(query="moon", mode=mode, k=3))
+            query = Query(query="moon", mode=mode, k=5, after=answer.next)
+            assert len((await parts.search.search(one, query)).hits) == 5
+            with pytest.raises(InvalidCursor, match="another search"):
+                await parts.search.search(other, query)
+            if mode == "keyword":
+                assert check(query, made_anew, LimitSettings()).page is not None
+            else:
+                with pytest.raises(InvalidCursor, match="another search"):
+                    check(query, made_anew, LimitSettings())
 
 
 async def test_token_with_another_depth_is_no_bug(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class PageToken:
             ) from error
         if own.hex() != fingerprint:
             raise InvalidCursor(
-                "`after` belongs to another search; ask with what it came from, or without it"
+                "`after` belongs to another search or library; ask with what it came from, "
+                "or without it"
             )
         return cls(fingerprint, score, row, shown, depth)

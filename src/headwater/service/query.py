@@ -125,21 +125,21 @@ def check(query: Query, library: Library, limits: LimitSettings) -> Wish:
     if query.after is None and not query.group_by and mmr is None and query.filter is None:
         return Wish(query, mode, None, None, None, "")
     filter = None if query.filter is None else parse(query.filter)
-    fingerprint = _fingerprint(query, mode)
+    fingerprint = _fingerprint(query, mode, library)
     page = None
     if query.after is not None:
         if mmr is not None or query.group_by is not None:
             raise _wrong("after", "pages go with neither `mmr` nor `group_by`; ask for a larger k")
-        words = _fingerprint(query, "keyword")
+        words = _fingerprint(query, "keyword", library)
         if query.mode is None and mode == "hybrid" and PageToken.belongs(query.after, words):
             mode, fingerprint = "keyword", words
         page = PageToken.parse(query.after, fingerprint)
     return Wish(query, mode, filter, mmr, page, fingerprint)
 
 
-def fingerprint(wish: Wish) -> str:
+def fingerprint(wish: Wish, library: Library) -> str:
     """For the token of the next page."""
-    return wish.fingerprint or _fingerprint(wish.query, wish.mode)
+    return wish.fingerprint or _fingerprint(wish.query, wish.mode, library)
 
 
 def without_meaning(wish: Wish) -> Wish:
@@ -202,8 +202,10 @@ def _mmr(query: Query) -> Mmr | None:
     return mmr
 
 
-def _fingerprint(query: Query, mode: Mode) -> str:
+def _fingerprint(query: Query, mode: Mode, library: Library) -> str:
     shaping = (
+        library.id,
+        0 if mode == "keyword" else library.generation,
         query.query,
         query.like,
         query.unlike,

@@ -190,7 +190,7 @@ class Search:
         found = await self._chosen(library, wish, target, explanation)
         ranked = found.ranked.pick(slice(query.k))
         answer = Answer([], found.position, found.exact, wish.mode, degraded=target.degraded)
-        answer.next = self._next(wish, target, found, ranked)
+        answer.next = self._next(library, wish, target, found, ranked)
         if explanation is not None:
             answer.explanation = explanation.told(wish)
 
@@ -246,10 +246,12 @@ class Search:
         if explanation is not None:
             explanation.lap("fetch")
         answer = Answer(hits, found.position, found.exact, wish.mode)
-        answer.next = self._next(wish, target, found, shown)
+        answer.next = self._next(library, wish, target, found, shown)
         return answer, len(hits) == len(shown)
 
-    def _next(self, wish: Wish, target: Target, found: Found, shown: Ranked) -> str | None:
+    def _next(
+        self, library: Library, wish: Wish, target: Target, found: Found, shown: Ranked
+    ) -> str | None:
         """The token of the page after `shown`; None when there is none."""
         reach = len(shown) + (0 if wish.page is None else wish.page.shown)
         if wish.mmr is not None or len(found.ranked) <= wish.k or reach >= self._limits.k:
@@ -257,9 +259,8 @@ class Search:
         if target.degraded is not None:
             wish = without_meaning(wish)  # so do its next pages
         depth = leg_depth(wish) if wish.mode == "hybrid" else 0
-        return str(
-            PageToken(fingerprint(wish), float(shown.scores[-1]), int(shown.rows[-1]), reach, depth)
-        )
+        score, row = float(shown.scores[-1]), int(shown.rows[-1])
+        return str(PageToken(fingerprint(wish, library), score, row, reach, depth))
 
     async def _chosen(
         self, library: Library, wish: Wish, target: Target, explanation: Explanation | None
