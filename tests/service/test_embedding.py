@@ -126,8 +126,7 @@ async def test_a_refusal_leaves_the_embedder_in_use(tmp_path: Path) -> None:
         failure = await house.embedding.vectors(library, ["bad"])
         assert isinstance(failure, Failure)
         now_us = SystemClock().now_us()
-        assert house.embedding.due_us(failure, 1) > now_us + 3_600_000_000
-        assert now_us <= house.embedding.due_us(failure, 2) <= SystemClock().now_us()
+        assert now_us <= house.embedding.due_us() <= SystemClock().now_us()
         assert not isinstance(await house.embedding.vectors(library, ["good"]), Failure)
 
 
@@ -279,6 +278,29 @@ async def test_an_embedder_that_refuses_everything_is_not_asked_for_each(tmp_pat
         library = await house.library()
         embedder = house.bound(library)
         embedder.rule = lambda texts: EmbedderFailed("no such key")
+        await house.put(library, *(f"d{n}" for n in range(60)))
+        left = await house.until(library, tried_twice)
+        assert [len(texts) for texts in embedder.asked] == [60, 1]
+        soon = SystemClock().now_us() + 60_000_000
+        assert all(d.pending is not None and d.pending.due_us < soon for d in left.values())
+
+
+async def test_no_document_is_blamed_for_a_wrong_key_that_is_put_right(tmp_path: Path) -> None:
+    async with opened(tmp_path) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = lambda texts: EmbedderFailed("no such key")
+        await house.put(library, "a")
+        await embedder.times(8)
+        embedder.rule = lambda texts: None
+        await house.come_to(library, set())
+
+
+async def test_many_refused_documents_are_found_a_few_at_a_time(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER) as house:
+        library = await house.library()
+        embedder = house.bound(library)
+        embedder.rule = lambda texts: None if texts == ["word"] else EmbedderFailed("too long")
         await house.put(library, *(f"d{n}" for n in range(60)))
         await house.until(library, tried_twice)
         assert len(embedder.asked) < 20

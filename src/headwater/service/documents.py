@@ -181,11 +181,10 @@ class Documents:
         return PutDocuments(library.number, drafts, vectors, batch_id, missing, library.generation)
 
     def _missing(self, failure: Failure, prepared: Sequence[Prepared]) -> Missing:
-        lacking = sum(any(vector is None for vector in item.vectors) for item in prepared)
         return Missing(
             without_vector(prepared),
             attempts=int(failure.tried),
-            due_us=self._embedding.due_us(failure, lacking),
+            due_us=self._embedding.due_us(),
             code=failure.error.code,
             detail=failure.error.detail,
             retryable=failure.error.retryable,

@@ -149,11 +149,12 @@ class DocumentEmbedding:
         self._healed(library)
         return vectors
 
-    def due_us(self, failure: Failure, documents: int) -> int:
-        """When `documents` that failed together are to be tried again."""
-        if failure.error.retryable or documents > 1:
-            return self._clock.now_us()  # of several, it is yet to be found which one is refused
-        return self._refused_until_us()
+    def due_us(self) -> int:
+        """When documents that failed in a write are to be tried again.
+
+        At once: it is yet to be found whether one of them is to blame, or a key, or a model.
+        """
+        return self._clock.now_us()
 
     async def redrive(self, library: Library) -> int:
         """Try all pending documents of the library now; how many there are."""
@@ -271,13 +272,17 @@ class DocumentEmbedding:
         if doubted and (error := await self._ails(library)) is not None:
             await self._defer(library, batch, error)
             return
+        well = doubted
         in_a_row = 0
         while parts:
             part = parts.pop()
             error = await self._attempt(library, part)
+            if isinstance(error, EmbedderFailed) and not well:
+                # A text, or the key, the model, the embedder as a whole?
+                well = await self._ails(library) is None
             if error is None:
                 in_a_row = 0
-            elif not await self._is_to_blame(library, part, error):
+            elif not (well and _is_to_blame(part, error)):
                 if doubted:
                     self._sizes[library.number] = max(1, len(part) // 2)
                 await self._defer(library, [*part, *chain.from_iterable(parts)], error)
@@ -291,16 +296,6 @@ class DocumentEmbedding:
                 if in_a_row == REFUSED_IN_A_ROW and parts:
                     await self._defer(library, list(chain.from_iterable(parts)), error)
                     return
-
-    async def _is_to_blame(
-        self, library: Library, batch: Sequence[Waiting], error: HeadwaterError
-    ) -> bool:
-        """Whether it is these texts that the embedder fails at, and not the embedder itself."""
-        if is_refusal(error):
-            return True
-        if isinstance(error, EmbedderFailed):  # wrong answers, time after time
-            return await self._ails(library) is None
-        return len(batch) == 1 and _attempts(batch) >= BLAMED  # and it answered a moment ago
 
     async def _ails(self, library: Library) -> HeadwaterError | None:
         """What the embedder answers to a plain word, if no vector."""
@@ -433,6 +428,13 @@ class DocumentEmbedding:
 def is_refusal(error: HeadwaterError) -> bool:
     """Whether the embedder will not take these texts, however often it is asked."""
     return isinstance(error, EmbedderFailed) and not error.retryable
+
+
+def _is_to_blame(batch: Sequence[Waiting], error: HeadwaterError) -> bool:
+    """Whether it is one of these texts that an embedder fails at which is well otherwise."""
+    if isinstance(error, EmbedderFailed):
+        return True
+    return len(batch) == 1 and _attempts(batch) >= BLAMED
 
 
 def _attempts(batch: Sequence[Waiting]) -> int:
