@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 from embed.provider import KEY, FakeProvider, refuse
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from server.client import Client
 from server.running import Server
 
+from headwater.embed import Embedders
+from headwater.errors import EmbedderFailed
 from headwater.settings import EmbedSettings, Settings
 
 
@@ -150,3 +153,37 @@ def test_a_server_shows_its_key_to_the_provider_only(fake: FakeProvider, tmp_pat
         assert key not in "".join(said)
         for path in (tmp_path / "data").rglob("*"):
             assert path.is_dir() or key.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.anyio
+async def test_a_key_that_is_changed_in_its_file_is_read_again(
+    fake: FakeProvider, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("the-first-key-1234\n")
+    fake.key = "the-first-key-1234"
+    settings = EmbedSettings(openai_base_url=fake.url, openai_api_key_file=file, concurrency=4)
+    embedders = Embedders(settings)
+    async with anyio.create_task_group() as group:
+        await group.start(embedders.run)
+        embedder = embedders.get("openai:m")
+        await embedder.embed(["a"])
+        fake.key = "the-second-key-5678"
+        with pytest.raises(EmbedderFailed, match="OPENAI_API_KEY_FILE names"):
+            await embedder.embed(["b"])
+        file.write_text("the-second-key-5678")
+        async with anyio.create_task_group() as calls:
+            for number in range(4):  # refused side by side, all with the old key
+                calls.start_soon(embedder.embed, [f"{number}"])
+        file.unlink()
+        await embedder.embed(["c"])
+        group.cancel_scope.cancel()
+
+
+def test_what_is_set_goes_before_the_file_also_later(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from the file")
+    settings = EmbedSettings(openai_api_key=SecretStr(KEY), openai_api_key_file=file)
+    assert settings.key_again("openai") is None
+    assert EmbedSettings(openai_api_key_file=file).key_again("openai") == SecretStr("from the file")
+    assert settings.key_again("cohere") is None

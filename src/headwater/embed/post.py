@@ -1,8 +1,9 @@
 """One call to a provider, and what its failure means.
 
-`remote.py` decides what to do about it; here every way a call can fail becomes one of three:
-it may pass (`Passing`), the batch may be the reason (`Rejected`), or a person must change
-something (`EmbedderFailed`). It must never follow a redirect: the key stays with its host.
+`remote.py` decides what to do about it; here every way a call can fail becomes one of four: it may
+pass (`Passing`), the batch may be the reason (`Rejected`), the key may (`KeyRefused`), or a person
+must change something (`EmbedderFailed`). It must never follow a redirect: the key stays with its
+host.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ class Rejected(Exception):
         self.said = said
 
 
+class KeyRefused(Exception):
+    """The provider does not take the key, or wants one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 async def post(
     client: httpx.AsyncClient,
     provider: Provider,
@@ -57,7 +66,7 @@ async def post(
     connect_s: float,
     now_us: Callable[[], int],
 ) -> bytes:
-    """The body of a success. Raises `Passing`, `Rejected`, `EmbedderFailed`."""
+    """The body of a success. Raises `Passing`, `Rejected`, `KeyRefused`, `EmbedderFailed`."""
     timeout = httpx.Timeout(timeout_s, connect=min(connect_s, timeout_s))
     try:
         with anyio.fail_after(timeout_s):  # the client's own timeouts are per read
@@ -124,18 +133,14 @@ def _meaning(
     if status in _BATCH_MAY_BE_WRONG:
         return Rejected(f"{said or 'no reason given'} ({status})")
     if status in (401, 403) and not provider.has_key:
-        return EmbedderFailed(
-            f"{provider.host} wants a key ({status}); set {provider.key_setting} and restart"
-        )
+        return KeyRefused(f"{provider.host} wants a key ({status}); {provider.key_advice}")
     if status == 401:
         # What it said is left out: some repeat more of the key than `redact` knows.
-        return EmbedderFailed(
-            f"{provider.host} refuses the key ({status}); set {provider.key_setting} and restart"
-        )
+        return KeyRefused(f"{provider.host} refuses the key ({status}); {provider.key_advice}")
     if status == 403:
-        return EmbedderFailed(
+        return KeyRefused(
             f"{provider.host} does not let this key have the model {provider.model!r} {why}; "
-            f"check the key's rights, or set {provider.key_setting} and restart"
+            f"check the key's rights, or {provider.key_advice}"
         )
     if status == 404:
         return EmbedderFailed(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -62,7 +63,8 @@ class Provider(ABC):
         self.model = model
         self.base_url = base_url
         self.host = host_of(base_url)
-        self.has_key = key is not None
+        self.key_again: Callable[[], SecretStr | None] | None = None
+        """Reads the key anew, where it comes from a file; for a thread."""
         self._key = key
         self.width: int | None = None
         """Asked of the provider where its own width is another."""
@@ -77,6 +79,24 @@ class Provider(ABC):
     def adapt(self, call: Call, said: str) -> bool:
         """Whether calls are now written otherwise than `call`, because of what its refusal said."""
         return False
+
+    @property
+    def has_key(self) -> bool:
+        return self._key is not None
+
+    @property
+    def key_advice(self) -> str:
+        """What to do about a key that is refused, or lacking."""
+        if self.key_again is None:
+            return f"set {self.key_setting} and restart"
+        return f"put the right one into the file that {self.key_setting}_FILE names"
+
+    def renew_key(self, call: Call) -> bool:
+        """Read the key anew. Whether it is another than `call` was made with. For a thread."""
+        if self.key_again is not None:
+            with suppress(OSError, ValueError):
+                self._key = self.key_again() or self._key
+        return self._headers() != call.headers
 
     def redact(self, said: str) -> str:
         """What a provider said, in short and without the key or an end of it."""

@@ -248,6 +248,8 @@ class Embedders:
                 if name.kind == "openai"
                 else Cohere(name.model, settings.cohere_base_url, settings.cohere_api_key)
             )
+            if getattr(settings, f"{name.kind}_api_key_file") is not None:
+                provider.key_again = partial(settings.key_again, name.kind)
             return RemoteEmbedder(provider, dimension, settings, self._clock)
         if name.kind == "fastembed":
             from headwater.embed.fastembed import FastEmbed

@@ -29,12 +29,13 @@ from headwater.embed.base import Embedder, Kind
 from headwater.embed.breaker import Breaker
 from headwater.embed.figures import Usage
 from headwater.embed.pace import Pace
-from headwater.embed.post import Passing, Rejected, post
+from headwater.embed.post import KeyRefused, Passing, Rejected, post
 from headwater.embed.provider import Call, Provider, WrongAnswer
 from headwater.embed.retry import backoff_s
 from headwater.errors import EmbedderFailed, EmbedderUnavailable, HeadwaterError, ShuttingDown
 from headwater.model import Vectors
 from headwater.settings import EmbedSettings
+from headwater.threads import Pool
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class RemoteEmbedder(Embedder):
         )
         self._usage = Usage(settings.price_per_million_tokens)
         self._open: set[Request] = set()
+        self._keys = Pool("embed-key", 1)
         # Reading the certificates takes some 50 ms: here, off the loop, and only where needed.
         self._tls = httpx.create_ssl_context() if provider.base_url.startswith("https:") else False
         self._client: httpx.AsyncClient | None = None
@@ -333,6 +335,11 @@ class RemoteEmbedder(Embedder):
                     "the model's own dimension"
                 ) from rejected
             raise
+        except KeyRefused as refused:
+            alive = True
+            if await self._keys.call(self._provider.renew_key, call):
+                raise _AskAgain from refused
+            raise EmbedderFailed(refused.reason) from refused
         except EmbedderFailed:
             alive = True
             raise

@@ -39,7 +39,8 @@ class EmbedSettings(Section):
         "`OPENAI_API_KEY` is used too.",
     )
     openai_api_key_file: Path | None = Field(
-        None, description="File that holds the key for `openai:…`."
+        None,
+        description="File that holds the key for `openai:…`; read again when the key is refused.",
     )
     cohere_base_url: str = Field(
         COHERE_URL, description="Where `cohere:…` embedders are. `/v2/embed` is added."
@@ -50,7 +51,8 @@ class EmbedSettings(Section):
         "`CO_API_KEY` are used too.",
     )
     cohere_api_key_file: Path | None = Field(
-        None, description="File that holds the key for `cohere:…`."
+        None,
+        description="File that holds the key for `cohere:…`; read again when the key is refused.",
     )
     timeout: Seconds = in_seconds(90, "Longest single call to a provider")
     connect_timeout: Seconds = in_seconds(5, "Longest wait for a connection to it")
@@ -117,6 +119,7 @@ class EmbedSettings(Section):
             ("cohere", COHERE_URL, ("COHERE_API_KEY", "CO_API_KEY")),
         ):
             if found.get(f"{name}_api_key"):
+                found[f"{name}_api_key_file"] = None  # what is set goes before it, for good
                 continue
             if path := found.get(f"{name}_api_key_file"):
                 try:
@@ -137,6 +140,14 @@ class EmbedSettings(Section):
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("a base URL has no user, query or fragment; give the key by itself")
         return url.rstrip("/")
+
+    def key_again(self, name: str) -> SecretStr | None:
+        """The key of `openai` or `cohere` as its file has it now; None when it comes from none.
+
+        Reads the file: for a thread. Raises `OSError`, `ValueError`.
+        """
+        path: Path | None = getattr(self, f"{name}_api_key_file")
+        return None if path is None else self._check_key(SecretStr(path.read_text().strip()))
 
     @field_validator("openai_api_key", "cohere_api_key")
     @classmethod
