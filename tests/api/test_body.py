@@ -6,13 +6,14 @@ import gzip
 import random
 import zlib
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 import zstandard
 from fastapi import Request
 
-from headwater.api.body import PIECE_BYTES, check_encoding, decoded, read_body
+from headwater.api.body import PIECE_BYTES, check_encoding, decode, decoded, read_body
 from headwater.errors import BodyTooLarge, HeadwaterError, InvalidInput, UnsupportedEncoding
 
 pytestmark = pytest.mark.anyio
@@ -165,3 +166,38 @@ async def test_a_body_over_the_limit_is_given_up_early(encoding: str | None) -> 
 async def test_a_damaged_body_says_which_encoding() -> None:
     with pytest.raises(HeadwaterError, match="gzip"):
         await read_body(request([b"nonsense"], "gzip"), 100)
+
+
+class Size(msgspec.Struct, forbid_unknown_fields=True):
+    width: int = 0
+    unit: Literal["cm", "inch"] = "cm"
+
+
+class Box(msgspec.Struct, forbid_unknown_fields=True):
+    name: str = ""
+    colour: Literal["red", "blue"] | None = None
+    size: Size | int = 0
+    inside: list[Size] = []
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (b'{"limit":3}', "known are name, colour, size, inside;"),
+        (b'{"colour":"green"}', "known are blue, red;"),
+        (b'{"size":{"height":3}}', "known are width, unit;"),
+        (b'{"inside":[{},{"unit":"mile"}]}', "known are cm, inch;"),
+        (b'{"inside":[{"x":1}]}', "known are width, unit;"),
+    ],
+)
+def test_what_would_have_fitted_is_named(given: bytes, says: str) -> None:
+    with pytest.raises(HeadwaterError) as caught:
+        decode(given, Box)
+    assert says in caught.value.detail
+
+
+def test_an_error_of_another_kind_lists_nothing() -> None:
+    for given in (b'{"name":3}', b"[]", b'{"size":"large"}'):
+        with pytest.raises(InvalidInput) as caught:
+            decode(given, Box)
+        assert "known are" not in caught.value.detail

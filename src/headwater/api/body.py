@@ -15,6 +15,7 @@ import msgspec
 import zstandard
 from fastapi import Request
 
+from headwater.api.shape import known_at
 from headwater.errors import (
     BodyTooLarge,
     HeadwaterError,
@@ -67,7 +68,9 @@ def decode(body: bytes, type: type[T], wrong: type[HeadwaterError] = InvalidInpu
                 f"{error}; write an object of fields and conditions", path=""
             ) from error
         kind = UnknownField if "unknown field" in str(error) else wrong
-        raise kind(f"{error}; /docs shows what this route takes") from error
+        known = known_at(type, error)
+        said = f"{error}; known are {', '.join(known)}" if known else str(error)
+        raise kind(f"{said}; /docs shows what this route takes") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson(f"the body is not JSON: {error}") from error
 
