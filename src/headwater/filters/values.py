@@ -27,7 +27,7 @@ Key: TypeAlias = str | int | float | Flag | None
 _ISO = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
     r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,12}))?)?"
-    r"(?:Z|([+-])([0-9]{2}):?([0-9]{2}))?)?"
+    r"(?:Z|([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
@@ -61,7 +61,7 @@ def _instant(text: str) -> int | None:
     try:
         zone = UTC
         if sign:
-            offset = timedelta(hours=int(off_hours), minutes=int(off_minutes))
+            offset = timedelta(hours=int(off_hours), minutes=int(off_minutes or 0))
             zone = timezone(-offset if sign == "-" else offset)
         moment = datetime(
             int(year),
