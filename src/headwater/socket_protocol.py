@@ -146,7 +146,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
     def _parse(self) -> None:
         """Parse until everything is parsed, the inbox is full, or others should have a turn."""
         frames = 0
-        while self._rest and not self._application.full and self.writable:
+        while self._rest and not self._application.full and self.writable and not self._ending:
             if frames >= FRAMES_IN_A_ROW:
                 self._parse_soon()
                 break
@@ -176,7 +176,11 @@ class SocketProtocol(asyncio.Protocol, Wire):
 
     def _parse_on(self) -> None:
         self._resuming = False
-        if not self._closed.is_set():
+        if self._closed.is_set():
+            return
+        if self._ending:
+            self._linger_on()
+        else:
             self._parse()
 
     def _take(self, frame: Frame) -> None:
@@ -200,8 +204,12 @@ class SocketProtocol(asyncio.Protocol, Wire):
             self._fail(CloseCode.TRY_AGAIN_LATER, "too many large messages arrive at once")
 
     def _steer(self) -> None:
-        """Read the peer only while there is room for what it says, and it takes what is said."""
-        wanted = not self._rest and not self._application.full and self.writable
+        """Read the peer only while there is room for what it says, and it takes what is said.
+
+        What it says after a close frame of ours needs no room: it is only looked through.
+        """
+        has_room = not self._application.full and self.writable
+        wanted = not self._rest and (has_room or self._ending)
         if wanted == self._reading or self._closed.is_set() or self._transport.is_closing():
             return
         self._reading = wanted
@@ -348,24 +356,37 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._ending = True
         self._timers.cancel("ping", "stall", "stop")
         self._application.tell_end(code)
-        self._rest = memoryview(b"")
         self._assembly.clear()
         self._timers.set("linger", LINGER_S, self._transport.abort)
         self._wake_writers()
-        if not self._reading and not self._transport.is_closing():
-            self._reading = True
-            self._transport.resume_reading()
+        self._linger_on()
 
     def _linger(self, data: bytes) -> None:
         """Read on until the peer ends: closing with unread data would take the close frame away."""
         self._lingered_bytes += len(data)
         if self._lingered_bytes > LINGER_BYTES:
             self._transport.abort()
-        elif self._frames.state is State.CLOSING and not self._frames.eof_sent:
-            self._frames.receive_data(data)
-            self._frames.events_received()
-            if self._frames.close_rcvd is not None:
-                self._transport.close()
+            return
+        self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
+        self._linger_on()
+
+    def _linger_on(self) -> None:
+        """Look for the peer's close frame in what it had said before it heard of ours."""
+        frames = 0
+        while self._rest and self._frames.close_rcvd is None:
+            if self._frames.state is not State.CLOSING or self._frames.eof_sent:
+                self._rest = memoryview(b"")  # no frame is looked for any more
+                break
+            if frames >= FRAMES_IN_A_ROW:
+                self._parse_soon()
+                break
+            piece, self._rest = self._rest[:SLICE_BYTES], self._rest[SLICE_BYTES:]
+            self._frames.receive_data(bytes(piece))
+            frames += len(self._frames.events_received())
+        if self._frames.close_rcvd is not None:
+            self._rest = memoryview(b"")
+            self._transport.close()
+        self._steer()
 
     def _peer_closed(self) -> None:
         received = self._frames.close_rcvd
