@@ -58,6 +58,12 @@ ODD: list[tuple[str | bytes, str, bool]] = [
         True,
     ),
     (
+        '{"type":"request","action":"revise","request_id":1,'
+        '"data":{"base_revision":0,"query":{"vector":[1,0],"filter":[]}}}',
+        "invalid_filter",
+        True,
+    ),
+    (
         '{"type":"request","action":"edit_note","request_id":1,'
         '"data":{"note_id":"x","base_revision":1,"text":"t"}}',
         "note_not_found",

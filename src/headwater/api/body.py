@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 PIECE_BYTES = 256 << 10
 
-_AT_FILTER = re.compile(r" at `\$\.filter(\[\.\.\.\])*`$")
+_AT_FILTER = re.compile(r" at `\$\.(query\.)?filter(\[\.\.\.\])*`$")
 """Where msgspec says that something is of another type than it should be."""
 
 
@@ -63,16 +63,21 @@ def decode(body: bytes, type: type[T], wrong: type[HeadwaterError] = InvalidInpu
     try:
         return msgspec.json.decode(body, type=type)
     except msgspec.ValidationError as error:
-        if _AT_FILTER.search(str(error)):
-            raise InvalidFilter(
-                f"{error}; write an object of fields and conditions", path=""
-            ) from error
+        check_filter(error)
         kind = UnknownField if "unknown field" in str(error) else wrong
         known = known_at(type, error)
         said = f"{error}; known are {', '.join(known)}" if known else str(error)
         raise kind(f"{said}; /docs shows what this route takes") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson(f"the body is not JSON: {error}") from error
+
+
+def check_filter(error: msgspec.ValidationError) -> None:
+    """Raises `InvalidFilter` when the error is that a `filter` is none at all."""
+    if _AT_FILTER.search(str(error)):
+        raise InvalidFilter(
+            f"{error}; write an object of fields and conditions", path=""
+        ) from error
 
 
 class _Inflater(Protocol):

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from headwater.api import wire
+from headwater.api.body import check_filter
 from headwater.errors import (
     HeadwaterError,
     InvalidDocument,
@@ -191,10 +192,12 @@ _WRONG: dict[str, type[HeadwaterError]] = {
 
 
 def read(action: str, type: type[Data], raw: Raw) -> Data:
-    """The data of a request. Raises `UnknownField`, or what is wrong for that action."""
+    """The data of a request. Raises `UnknownField`, `InvalidFilter`, or what is wrong for that
+    action."""
     try:
         return msgspec.json.decode(raw, type=type)
     except msgspec.ValidationError as error:
+        check_filter(error)
         if "unknown field" in str(error):
             raise UnknownField(f"{error}; /asyncapi.json shows what {action!r} takes") from error
         wrong = _WRONG.get(action, InvalidInput)

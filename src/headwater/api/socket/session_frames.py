@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Raw
 
+from headwater.api.body import check_filter
 from headwater.api.socket import frames
 from headwater.api.socket.frames import RequestFrame
 from headwater.api.socket.requests import PingData, Pong
@@ -291,10 +292,14 @@ def parse(text: str) -> RequestFrame | MessageFrame:
 
 
 def read(action: str, type: type[Data], raw: Raw) -> Data:
-    """The data of a request. Raises `UnknownField`, `InvalidQuery`, `InvalidSession`."""
+    """The data of a request.
+
+    Raises `UnknownField`, `InvalidFilter`, `InvalidQuery`, `InvalidSession`.
+    """
     try:
         return msgspec.json.decode(raw, type=type)
     except msgspec.ValidationError as error:
+        check_filter(error)
         wrong = InvalidQuery if "$.query" in str(error) else InvalidSession
         kind = UnknownField if "unknown field" in str(error) else wrong
         raise kind(f"{error}; /asyncapi.json shows what {action!r} takes") from error
