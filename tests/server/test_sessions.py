@@ -97,6 +97,26 @@ def test_whoever_comes_later_gets_the_whole_state_first(
             assert bob.notes == {note["note_id"]: note}
 
 
+def test_a_session_whose_query_fails_is_shown_with_why(client: Client, name: str) -> None:
+    library = client.create_library(**TWO_D)["name"]
+    client.put(library, "a", {"chunks": [{"text": "the sea", "vector": NORTH}]})
+    with Guest(client.url, name, "Ann", library) as ann:
+        ann.ask(vector=NORTH, k=2)
+        path = f"/v1/sessions/{quote(name, safe='')}"
+        shown = answer(client.http.get(path, params={"include": "results"}))
+        assert (len(shown["results"]["hits"]), shown["failure"]) == (1, None)
+        anew = {"library": library, "embedder": "static"}
+        answer(client.http.post("/v1/jobs/regenerate-embeddings", json=anew))
+
+        def failed() -> bool:
+            shown = answer(client.http.get(path, params={"include": "results"}))
+            assert shown["query"]["revision"] == 1
+            return shown["results"] is None and shown["failure"]["code"] == "dimension_mismatch"
+
+        eventually(failed, "the vector to be of another length than the library's")
+        assert [person["name"] for person in answer(client.http.get(path))["people"]] == ["Ann"]
+
+
 def test_a_stale_edit_is_refused_with_the_current_state(
     client: Client, notes: str, name: str
 ) -> None:

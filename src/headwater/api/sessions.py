@@ -15,7 +15,9 @@ from headwater.api import openapi, wire
 from headwater.api.documents import parse_include
 from headwater.api.paging import next_token, read_token
 from headwater.changes import Log
+from headwater.errors import HeadwaterError, NotFound
 from headwater.live.results import Results
+from headwater.live.room import failure_data
 from headwater.model import Session
 from headwater.service.libraries import Libraries
 from headwater.service.live import LiveQuery, LiveSearches
@@ -114,9 +116,14 @@ def session_routes(
             "notes": [mark_data(mark) for mark in state.marks if mark.kind == "note"],
         }
         if "results" in wanted:
-            shown["results"] = None
+            shown["results"] = shown["failure"] = None
             if session.query is not None:
-                shown["results"] = await _results(session)
+                try:
+                    shown["results"] = await _results(session)
+                except NotFound:
+                    raise
+                except HeadwaterError as error:  # the rest of the session is there all the same
+                    shown["failure"] = failure_data(error)
         return wire.json_response(shown)
 
     async def _results(session: Session) -> dict[str, Any]:

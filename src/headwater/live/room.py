@@ -46,6 +46,11 @@ class Seat:
             self.mailbox.wake()
 
 
+def failure_data(error: HeadwaterError) -> Json:
+    """Why there are no results."""
+    return {"code": error.code, "detail": error.detail, "retryable": error.retryable}
+
+
 class Room:
     """`loaded` is set once it has a state, or has `ended` without one."""
 
@@ -193,7 +198,7 @@ class Room:
     def fail(self, error: HeadwaterError) -> None:
         """The query cannot be answered now; it will be tried again."""
         self.results = None
-        self.failure = {"code": error.code, "detail": error.detail, "retryable": error.retryable}
+        self.failure = failure_data(error)
         frame = {"type": "live", "revision": self.asked_revision, "event": "failed"}
         self.tell(_encode({**frame, "data": self.failure}))
 
