@@ -108,6 +108,24 @@ def test_every_refusal_is_a_problem(
         assert response.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/health", "GET"),
+        (f"{LIBRARY}/documents", "GET, POST"),
+        (f"{LIBRARY}/search/live", "GET, POST"),
+        (f"{LIBRARY}/documents/known", "DELETE, GET, HEAD, PATCH, PUT"),
+        ("/v1/sessions/coast", "DELETE, GET"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_all_that_a_path_takes(
+    client: Client, library: str, path: str, methods: str
+) -> None:
+    response = client.http.request("TRACE", path.format(library=library))
+    check(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == methods
+
+
 def test_problems_carry_their_own_fields(client: Client, filled: str) -> None:
     path = f"/v1/libraries/{filled}"
     body = {"chunks": [{"vector": [1, 2]}]}

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from headwater import errors
 from headwater.errors import HeadwaterError
@@ -136,6 +137,9 @@ async def _known(request: Request, error: Exception) -> Response:
     return known(request, error)
 
 
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
+
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
@@ -159,10 +163,22 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         detail = f"{request.url.path} does not take {request.method}; see /docs"
         response = problem(405, "method_not_allowed", detail, request)
-        if allow := (error.headers or {}).get("Allow"):
-            response.headers["allow"] = allow
+        response.headers["allow"] = ", ".join(_taken_by(request))
         return response
     return problem(error.status_code, "http_error", str(error.detail), request)
+
+
+def _taken_by(request: Request) -> list[str]:
+    """The methods that a path takes: each may have a route of its own, and the framework's answer
+    names those of the first."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 async def _gone(request: Request, error: Exception) -> Response:
