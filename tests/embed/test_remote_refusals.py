@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anyio
 import anyio.to_thread
 import numpy as np
@@ -229,6 +231,20 @@ async def test_a_right_that_a_key_lacks_is_told_as_that(fake: FakeProvider, make
     async with running(make(key=KEY)) as embedder:
         with pytest.raises(EmbedderFailed, match="Project p has no access to model m"):
             await embedder.embed(["a"])
+
+
+async def test_texts_that_a_refusal_repeats_are_not_told(fake: FakeProvider, make: Make) -> None:
+    def fastapi(handler: Handler, seen: Seen) -> bool:
+        wrong = {"type": "list_too_long", "loc": ["body", "input"], "msg": "at most 32 items"}
+        body = {"detail": [wrong | {"input": seen.texts}]}
+        handler.answer(422, json.dumps(body).encode(), {})
+        return True
+
+    fake.script.append(fastapi)
+    async with running(make()) as embedder:
+        with pytest.raises(EmbedderFailed, match="at most 32 items at ") as caught:
+            await embedder.embed(["my diary"])
+    assert "diary" not in caught.value.detail
 
 
 async def test_the_page_of_a_proxy_is_not_quoted(fake: FakeProvider, make: Make) -> None:

@@ -144,6 +144,9 @@ def problem(body: bytes) -> str | None:
             said = said[name]
     if isinstance(said, dict):
         return None
+    if isinstance(said, list) and all(isinstance(each, dict) and "msg" in each for each in said):
+        # FastAPI's: beside what is wrong and where, each repeats the texts that were sent.
+        said = "; ".join(f"{each['msg']} at {each.get('loc')}" for each in said)
     return said if isinstance(said, str) else str(said)
 
 
