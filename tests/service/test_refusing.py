@@ -69,6 +69,22 @@ async def test_a_failing_embedder_refuses_what_needs_it_and_nothing_else(tmp_pat
         assert len(house.bound(library).asked) == 1
 
 
+async def test_a_text_that_gets_wrong_answers_costs_its_own_document_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path, NEVER, run=False) as house:
+        library = await house.library()
+
+        def wrong(texts: list[str]) -> BaseException | None:
+            if "odd" not in texts:
+                return None
+            return EmbedderFailed("not finite", retryable=True, text_index=texts.index("odd"))
+
+        house.bound(library).rule = wrong
+        items = [document("one", "fine", "odd"), *(document(f"d{n}") for n in range(10))]
+        errors = await refused(house.embedding, library, *items)
+        assert errors.keys() == {"one"}
+        assert errors["one"].retryable
+
+
 @pytest.mark.parametrize("told", [False, True])
 async def test_a_refused_text_costs_its_own_document_alone(tmp_path: Path, told: bool) -> None:
     async with opened(tmp_path, run=False) as house:

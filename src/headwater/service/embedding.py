@@ -143,7 +143,7 @@ class DocumentEmbedding:
         try:
             vectors = await self._ask(library, texts, wait_s)
         except (EmbedderFailed, EmbedderUnavailable, Overloaded) as error:
-            if error.retryable:
+            if error.retryable and not is_refusal(error):
                 self._rest(library, error)
             return Failure(error, tried=True)
         self._healed(library)
@@ -426,8 +426,9 @@ class DocumentEmbedding:
 
 
 def is_refusal(error: HeadwaterError) -> bool:
-    """Whether the embedder will not take these texts, however often it is asked."""
-    return isinstance(error, EmbedderFailed) and not error.retryable
+    """Whether it is about these texts: the embedder does not take them, or fails at one of them."""
+    about_one = "text_index" in error.fields
+    return isinstance(error, EmbedderFailed) and (about_one or not error.retryable)
 
 
 def _is_to_blame(batch: Sequence[Waiting], error: HeadwaterError) -> bool:
