@@ -213,7 +213,8 @@ class DocumentEmbedding:
                 pass
             self.wake()  # there may be new ones since it was found that there are none
         except LibraryNotFound:
-            pass
+            self._sizes.pop(library.number, None)
+            self._driven.pop(library.number, None)
         except Unavailable as error:
             log_line.warning("embedding.interrupted", library=library.id, detail=error.detail)
         except Exception as error:
