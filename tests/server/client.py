@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -101,7 +102,11 @@ class Events:
         return self
 
     def __next__(self) -> Sent:
+        return self._read(math.inf)
+
+    def _read(self, deadline: float) -> Sent:
         while not self._ready:
+            assert time.monotonic() < deadline, "waited in vain for an event"
             try:
                 piece = next(self._pieces)
             except StopIteration:
@@ -123,8 +128,7 @@ class Events:
         taken: list[Json] = []
         deadline = time.monotonic() + PATIENCE_SECONDS
         while len(taken) < count:
-            assert time.monotonic() < deadline, f"waited in vain for event {len(taken) + 1}"
-            sent = next(self)
+            sent = self._read(deadline)
             if sent.event not in CONTROL and sent.event != ":":
                 taken.append(sent.data)
         return taken

@@ -17,7 +17,8 @@ OF_LIBRARY = ("documents", "chunks", "pending", "next_vectors", "regenerations")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("gone") / "data") as running:
+    data = tmp_path_factory.mktemp("gone") / "data"
+    with Server(data, jobs__progress_every=0.02, ingest__group_lines=16) as running:
         yield running
 
 
@@ -52,8 +53,10 @@ def deleted_under(
         def heard(*types: str) -> Json:
             while True:
                 (event,) = events.take(1)
-                if event["data"]["job_id"] == id and event["type"] in types:
-                    return event
+                if event["data"]["job_id"] == id:
+                    if event["type"] in types:
+                        return event
+                    assert event["type"] != "job.completed", "it ended too soon"
 
         heard("job.started")
         while progressed and not heard("job.progress")["data"]["progress"]["current"]:
