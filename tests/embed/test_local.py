@@ -91,6 +91,19 @@ class _Fast:
         return vectors(texts)
 
 
+async def _asked(model: str, monkeypatch: pytest.MonkeyPatch) -> FastEmbed:
+    """An embedder that was asked for "a" as a document and as a query; `_Fast.asked` says how."""
+    stand_in(monkeypatch, "fastembed", TextEmbedding=_Fast)
+    embedder = FastEmbed("fastembed", model)
+    async with anyio.create_task_group() as group:
+        await group.start(embedder.run)
+        _Fast.asked.clear()
+        await embedder.embed(["a"])
+        await embedder.embed(["a"], "query")
+        group.cancel_scope.cancel()
+    return embedder
+
+
 @pytest.mark.parametrize(
     ("model", "document", "query"),
     [
@@ -106,14 +119,7 @@ class _Fast:
 async def test_fastembed_gets_what_its_model_wants_before_a_text(
     model: str, document: str, query: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(monkeypatch, "fastembed", TextEmbedding=_Fast)
-    embedder = FastEmbed("fastembed", model)
-    async with anyio.create_task_group() as group:
-        await group.start(embedder.run)
-        _Fast.asked.clear()
-        await embedder.embed(["a"])
-        await embedder.embed(["a"], "query")
-        group.cancel_scope.cancel()
+    embedder = await _asked(model, monkeypatch)
     assert _Fast.asked == [("embed", [document]), ("embed", [query])]
     # Other vectors of documents are another identity; those of queries are not kept.
     assert embedder.identity.endswith("@prefixed") is (document != "a")
@@ -122,14 +128,7 @@ async def test_fastembed_gets_what_its_model_wants_before_a_text(
 async def test_fastembed_is_left_to_itself_with_a_model_that_wants_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stand_in(monkeypatch, "fastembed", TextEmbedding=_Fast)
-    embedder = FastEmbed("fastembed", "jinaai/jina-embeddings-v3")
-    async with anyio.create_task_group() as group:
-        await group.start(embedder.run)
-        _Fast.asked.clear()
-        await embedder.embed(["a"])
-        await embedder.embed(["a"], "query")
-        group.cancel_scope.cancel()
+    embedder = await _asked("jinaai/jina-embeddings-v3", monkeypatch)
     assert _Fast.asked == [("passage_embed", ["a"]), ("query_embed", ["a"])]
     assert embedder.identity == "fastembed:jinaai/jina-embeddings-v3:8"
 
