@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
 import httpx
 from live.reader import ShownHits
-from server.client import Sent, SseParser
+from server.client import Json, Sent, SseParser
+
+TWO_D: Json = {"embedder": "none", "dimension": 2}
+
+
+def at(angle: float) -> list[float]:
+    return [math.cos(angle), math.sin(angle)]
+
+
+def document(angle: float, **metadata: Any) -> Json:
+    return {"chunks": [{"vector": at(angle), "text": f"at {angle:.3f}"}], "metadata": metadata}
 
 
 class LiveSearch:
