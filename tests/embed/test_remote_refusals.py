@@ -42,9 +42,16 @@ async def test_a_batch_that_is_too_large_is_split_and_the_size_learned(
         assert embedder.statistics()["inputs_per_call"] <= 7
 
 
-async def test_one_bad_text_harms_only_its_own_request(fake: FakeProvider, make: Make) -> None:
+async def beside_good_ones(
+    fake: FakeProvider, make: Make, texts_of_one: list[str], said: str, step: Step | None = None
+) -> EmbedderFailed:
+    """The error of one request that lies in a batch with others, which are all answered.
+
+    The provider takes `step` before every answer but the first.
+    """
     held = Held()
     fake.script.append(held)
+    errors: list[EmbedderFailed] = []
     async with running(make(concurrency=1)) as embedder:
         async with anyio.create_task_group() as calls:
 
@@ -52,19 +59,26 @@ async def test_one_bad_text_harms_only_its_own_request(fake: FakeProvider, make:
                 assert is_right(await embedder.embed([text]), [text])
 
             async def bad() -> None:
-                with pytest.raises(EmbedderFailed, match="refuses a text") as caught:
-                    await embedder.embed(["", "good", "poison"])
-                assert not caught.value.retryable
-                assert caught.value.fields["text_index"] == 2
+                with pytest.raises(EmbedderFailed, match=said) as caught:
+                    await embedder.embed(texts_of_one)
+                errors.append(caught.value)
 
             calls.start_soon(fine, "first")
             await reached(held)
+            fake.every_step = step
             for text in texts(20):
                 calls.start_soon(fine, text)
             calls.start_soon(bad)
             await anyio.wait_all_tasks_blocked()
             held.let.set()
-        assert embedder.statistics()["inputs_per_call"] > 20, "not the size was refused"
+        assert embedder.statistics()["inputs_per_call"] > 20, "not the size was wrong"
+    return errors[0]
+
+
+async def test_one_bad_text_harms_only_its_own_request(fake: FakeProvider, make: Make) -> None:
+    error = await beside_good_ones(fake, make, ["", "good", "poison"], "refuses a text")
+    assert not error.retryable
+    assert error.fields["text_index"] == 2
 
 
 async def test_when_every_text_is_refused_it_is_not_asked_for_each(
@@ -147,29 +161,9 @@ async def test_a_text_that_gets_wrong_answers_harms_only_its_own_request(
         handler.answer_with(seen, found)
         return True
 
-    held = Held()
-    fake.script.append(held)
-    async with running(make(concurrency=1)) as embedder:
-        async with anyio.create_task_group() as calls:
-
-            async def fine(text: str) -> None:
-                assert is_right(await embedder.embed([text]), [text])
-
-            async def wrong() -> None:
-                with pytest.raises(EmbedderFailed, match="answered") as caught:
-                    await embedder.embed(["", "good", "odd"])
-                assert caught.value.retryable
-                assert caught.value.fields["text_index"] == 2
-
-            calls.start_soon(fine, "first")
-            await reached(held)
-            fake.every_step = not_finite
-            for text in texts(20):
-                calls.start_soon(fine, text)
-            calls.start_soon(wrong)
-            await anyio.wait_all_tasks_blocked()
-            held.let.set()
-        assert embedder.statistics()["inputs_per_call"] > 20, "not the size was wrong"
+    error = await beside_good_ones(fake, make, ["", "good", "odd"], "answered", not_finite)
+    assert error.retryable
+    assert error.fields["text_index"] == 2
     assert len(fake.calls) < 20
 
 
