@@ -85,7 +85,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._resuming = False
         self._assembly = Assembly(unfinished)
         self._reading = True
-        self._tell_writable: Callable[[], None] | None = None
+        self._tell_change: Callable[[], None] | None = None
         self._closed = asyncio.Event()
         self._speaks = False
         """Between the handshake and the first close frame, of whichever side."""
@@ -116,7 +116,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._application.tell_end(
             self._frames.close_rcvd.code if self._frames.close_rcvd else 1006
         )
-        self._wake_writers()
+        self._changed()
 
     def eof_received(self) -> None:
         """The peer has ended its side: the transport closes."""
@@ -250,14 +250,22 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._written += len(data)
         self._transport.write(data)
 
-    def on_writable(self, tell: Callable[[], None]) -> None:
-        self._tell_writable = tell
+    @property
+    def direct(self) -> Callable[[bytes], object]:
+        return self._transport.write
+
+    def count(self, size_bytes: int) -> None:
+        self._written += size_bytes
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        self._tell_change = tell
 
     async def wait_closed(self) -> None:
         await self._closed.wait()
 
     def pause_writing(self) -> None:
         self.writable = False
+        self._changed()
         self._taken = self._taken_bytes()
         self._timers.set("stall", self._settings.stall.total_seconds(), self._check_stall)
         self._steer()
@@ -266,7 +274,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self.writable = True
         self._timers.cancel("stall")
         self.read_on()
-        self._wake_writers()
+        self._changed()
 
     def _taken_bytes(self) -> int:
         return self._written - self._transport.get_write_buffer_size()
@@ -294,9 +302,9 @@ class SocketProtocol(asyncio.Protocol, Wire):
             else:
                 self._transport.write_eof()
 
-    def _wake_writers(self) -> None:
-        if self._tell_writable is not None:
-            self._tell_writable()
+    def _changed(self) -> None:
+        if self._tell_change is not None:
+            self._tell_change()
 
     # ── Being alive ─────────────────────────────────────────────────────────────────────────────
 
@@ -358,7 +366,7 @@ class SocketProtocol(asyncio.Protocol, Wire):
         self._application.tell_end(code)
         self._assembly.clear()
         self._timers.set("linger", LINGER_S, self._transport.abort)
-        self._wake_writers()
+        self._changed()
         self._linger_on()
 
     def _linger(self, data: bytes) -> None:

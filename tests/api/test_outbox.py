@@ -40,7 +40,15 @@ class Peer:
     def write_framed(self, data: bytes) -> None:
         self.write([data])
 
-    def on_writable(self, tell: Callable[[], None]) -> None:
+    def direct(self, data: bytes) -> None:
+        self.write([data])
+        if not self.writable:
+            self._tell()
+
+    def count(self, size_bytes: int) -> None:
+        self.bytes_sent += size_bytes
+
+    def on_change(self, tell: Callable[[], None]) -> None:
         self._tell = tell
 
     def take(self, count: int) -> None:

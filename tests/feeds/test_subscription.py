@@ -15,7 +15,7 @@ from store.backend import create
 
 from headwater.clock import SystemClock
 from headwater.errors import CursorExpired, InvalidCursor
-from headwater.feeds import Hub, Selection, Subscription, Wish, parse_types
+from headwater.feeds import Hub, Line, Selection, Subscription, Wish, parse_types
 from headwater.feeds.event import Event
 from headwater.model import Cursor, Library
 from headwater.service.render import documents_of
@@ -63,6 +63,9 @@ class Client:
         if not self._room.is_set():
             raise anyio.WouldBlock
         self.tell(events)
+
+    def line(self) -> Line | None:
+        return None
 
     def progress(self, cursor: Cursor) -> None:
         self.progressed.append(cursor)

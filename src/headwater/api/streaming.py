@@ -145,6 +145,9 @@ class EventOutlet:
     def offer(self, piece: Piece) -> Coroutine[Any, Any, None] | None:
         return self._outbound.offer(piece.body, stall=self._stall)
 
+    def line(self) -> None:
+        """It has heartbeats of its own, and ends at its own age: it is told by itself."""
+
 
 @asynccontextmanager
 async def last_words(outbound: Outbound, stall: timedelta) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import anyio
 
 from headwater.feeds.reader import FeedReader, Piece
+from headwater.feeds.row import Line, Row
 from headwater.model import Position
 
 
@@ -26,6 +27,10 @@ class Outlet(Protocol):
         """
         ...
 
+    def line(self) -> Line | None:
+        """The way for being told in a row with others, while it is open for that."""
+        ...
+
 
 class StreamOutlet(Outlet, Protocol):
     """One that takes whatever bytes it is given, sooner or later."""
@@ -37,7 +42,10 @@ class StreamOutlet(Outlet, Protocol):
 
 @dataclass(eq=False, slots=True)
 class Listener:
-    """`told` is behind `reader.position` while something is being sent, or nothing matched."""
+    """`told` is behind `reader.position` while something is being sent, or nothing matched.
+
+    While it stands in a row, they are where they were when it was settled last.
+    """
 
     reader: FeedReader
     outlet: Outlet
@@ -48,6 +56,33 @@ class Listener:
     parked: anyio.Event | None = None
     rest: Coroutine[Any, Any, None] | None = None
     error: Exception | None = None
+    _row: Row[Listener] | None = None
+    _line: Line | None = None
+    _events: int = 0
+    _size_bytes: int = 0
+
+    def line_up(self, row: Row[Listener], line: Line) -> None:
+        """Be told with others from now on; it stands where the row does."""
+        self._row, self._line = row, line
+        self._events, self._size_bytes = row.events, row.size_bytes
+        row.join(self, line)
+
+    def settle(self) -> None:
+        """Take over what its row has been told."""
+        row, line = self._row, self._line
+        if row is None or line is None:
+            return
+        self.reader.position, self.told = row.position, row.told
+        self.told_s = self.sent_s = row.told_s
+        line.told(row.events - self._events, row.size_bytes - self._size_bytes)
+        self._events, self._size_bytes = row.events, row.size_bytes
+
+    def step_out(self) -> None:
+        """Be told by itself again, if it is in a row."""
+        self.settle()
+        row, self._row, self._line = self._row, None, None
+        if row is not None:
+            row.step_out(self)
 
     def sent(self, through: Position, now_s: float) -> None:
         self.told = through
@@ -74,6 +109,7 @@ class Listener:
 
     def wake(self) -> None:
         """Give the listener back to its own task."""
+        self.step_out()
         if self.parked is not None:
             self.parked.set()
             self.parked = None

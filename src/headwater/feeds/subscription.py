@@ -21,6 +21,7 @@ from headwater.feeds.event import Event
 from headwater.feeds.hub import Hub
 from headwater.feeds.listener import Listener
 from headwater.feeds.reader import Piece, Wish
+from headwater.feeds.row import Line
 from headwater.model import Cursor, Position
 
 DOCUMENTS = 32
@@ -42,6 +43,10 @@ class Voice(Protocol):
         """Without a turn. Raises `anyio.WouldBlock` when the client has no room, or somebody more
         important waits for it; nothing was told then.
         """
+        ...
+
+    def line(self) -> Line | None:
+        """The way to the client for being told in a row with others, while that is open."""
         ...
 
     def progress(self, cursor: Cursor) -> None:
@@ -67,7 +72,6 @@ class Subscription:
         "_window",
         "_write_bytes",
         "acked",
-        "events",
     )
 
     def __init__(
@@ -89,7 +93,6 @@ class Subscription:
         self._acked = anyio.Event()
         self._awaited: tuple[Position, anyio.Event] | None = None
         self.acked = after
-        self.events = 0
         now_s = clock.monotonic()
         self._listener = Listener(
             hub.reader(wish, after, page=max_unacked or (DOCUMENTS if wish.documents else None)),
@@ -103,6 +106,7 @@ class Subscription:
     @property
     def position(self) -> Position:
         """Everything up to there has been told, or is not wanted."""
+        self._listener.settle()
         return self._listener.reader.position
 
     @property
@@ -153,9 +157,14 @@ class Subscription:
     async def reached(self, position: Position) -> None:
         """Return once everything up to `position` has been told."""
         while self.position < position:
+            self.step_out()
             reached = anyio.Event()
             self._awaited = (position, reached)
             await reached.wait()
+
+    def step_out(self) -> None:
+        """Be told by itself from now on: the client takes no more, or is to hear no more."""
+        self._listener.step_out()
 
     # ── As the pump sees it ─────────────────────────────────────────────────────────────────────
 
@@ -163,9 +172,11 @@ class Subscription:
         if piece.size_bytes > self._write_bytes and piece.count > 1:
             raise anyio.WouldBlock  # its own task tells it by turns, as its client takes it
         self._voice.tell_now(piece.events)
-        self.events += piece.count
         if self._awaited is not None:
             self._arrive()
+
+    def line(self) -> Line | None:
+        return self._voice.line() if self._awaited is None else None
 
     # ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,7 +215,6 @@ class Subscription:
 
     def _told(self, events: Sequence[Event]) -> None:
         self._voice.tell(events)
-        self.events += len(events)
         if self._window is not None:
             log_id = self._hub.log.store.log_id
             for event in events:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 import msgspec
@@ -18,7 +19,7 @@ from headwater.api.socket import frames
 from headwater.api.socket.framing import SharedFrames
 from headwater.api.socket.outbox import Outbox
 from headwater.api.socket.statistics import SocketStatistics
-from headwater.feeds import Subscription
+from headwater.feeds import Line, Subscription
 from headwater.feeds.event import Event
 from headwater.model import Cursor
 from headwater.service.live import Deltas, Watch
@@ -54,12 +55,22 @@ class SubscriptionVoice:
             self._outbox.offer(self._shared.of(self._id, events))
             self._statistics.events += len(events)
 
+    def line(self) -> Line | None:
+        if self.over or not self._outbox.ready:
+            return None
+        frames_of = partial(self._shared.of, self._id)
+        return Line(self._id, frames_of, self._outbox.direct, self._told_in_row)
+
     def progress(self, cursor: Cursor) -> None:
         if not self.over:
             frame = frames.ProgressFrame(
                 type="system", event="progress", cursor=str(cursor), subscription_ids=[self._id]
             )
             self._outbox.put(msgspec.json.encode(frame))
+
+    def _told_in_row(self, events: int, size_bytes: int) -> None:
+        self._statistics.events += events
+        self._outbox.count(size_bytes)
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +80,7 @@ class OpenSubscription:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     def end(self) -> None:
+        self.subscription.step_out()
         self.voice.over = True
         self.scope.cancel()
 

@@ -78,7 +78,7 @@ class Connection:
         self.wire = wire
         self.services = services
         self.statistics = statistics
-        self.outbox = Outbox(wire, statistics)
+        self.outbox = Outbox(wire, statistics, self._step_out)
         self.subscriptions: dict[str, OpenSubscription] = {}
         self.watches: dict[str, OpenWatch] = {}
         self._teller = Teller(self.outbox)
@@ -302,6 +302,11 @@ class Connection:
                 self.statistics.errors[error.code] += 1
                 await self.outbox.send(frames.ended(error, subscription_id=id))
         self.subscriptions.pop(id, None)
+
+    def _step_out(self) -> None:
+        """Nothing may be written for a while that does not ask whether it may be."""
+        for channel in self.subscriptions.values():
+            channel.subscription.step_out()
 
     def subscription(self, id: str) -> OpenSubscription:
         """Raises `SubscriptionNotFound`."""

@@ -8,7 +8,7 @@ that reads slowly costs the socket's buffer and what its own requests found.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -23,15 +23,22 @@ FEEDS_AT_ONCE = 16
 class Outbox:
     """Loop only. Everything raises `SocketClosed` once the socket is closed."""
 
-    __slots__ = ("_answers", "_feeds", "_statistics", "_turns", "_wire")
+    __slots__ = ("_answers", "_close_line", "_feeds", "_statistics", "_turns", "_wire")
 
-    def __init__(self, wire: Wire, statistics: SocketStatistics) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        statistics: SocketStatistics,
+        close_line: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`close_line` is called whenever who writes by `direct` has to leave off."""
         self._wire = wire
         self._statistics = statistics
         self._answers: deque[anyio.Event] = deque()
         self._feeds: list[anyio.Event] = []
         self._turns = anyio.Semaphore(FEEDS_AT_ONCE)
-        wire.on_writable(self._wake)
+        self._close_line = close_line
+        wire.on_change(self._change)
 
     @property
     def ready(self) -> bool:
@@ -50,6 +57,17 @@ class Outbox:
         if self._answers or not self._wire.writable:
             raise anyio.WouldBlock
         self._wire.write_framed(data)
+
+    @property
+    def direct(self) -> Callable[[bytes], object]:
+        """Writes what `framed` has framed, for as long as it was `ready` and nobody left off.
+
+        What was written so is to be counted by `count`.
+        """
+        return self._wire.direct
+
+    def count(self, size_bytes: int) -> None:
+        self._wire.count(size_bytes)
 
     async def send(self, *messages: bytes) -> None:
         """Send an answer, once the peer takes it; answers go in the order of their calls."""
@@ -82,6 +100,10 @@ class Outbox:
                         if room in self._feeds:
                             self._feeds.remove(room)
             yield
+
+    def _change(self) -> None:
+        self._close_line()
+        self._wake()
 
     def _wake(self) -> None:
         """Give the next turn: to one answer, which passes on; else to all feeds that wait."""

@@ -49,8 +49,20 @@ class Wire(Protocol):
         """Send text messages that `framed` has framed already. Raises `SocketClosed`."""
         ...
 
-    def on_writable(self, tell: Callable[[], None]) -> None:
-        """Call `tell` whenever `writable` becomes true, and when the socket closes."""
+    @property
+    def direct(self) -> Callable[[bytes], object]:
+        """`write_framed` without a look at anything, and nothing is counted.
+
+        Only between two calls of what `on_change` was given, the socket open and writable.
+        """
+        ...
+
+    def count(self, size_bytes: int) -> None:
+        """So much was sent by `direct`."""
+        ...
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Call `tell` whenever `writable` changes, and when the socket closes."""
         ...
 
     def keep_alive(self, every: timedelta, timeout: timedelta) -> None:
