@@ -184,7 +184,8 @@ class Documents:
         return Missing(
             without_vector(prepared),
             attempts=int(failure.tried),
-            due_us=self._embedding.due_us(),
+            # At once: it is yet to be found whether a text is to blame, or a key, or a model.
+            due_us=self._clock.now_us(),
             code=failure.error.code,
             detail=failure.error.detail,
             retryable=failure.error.retryable,

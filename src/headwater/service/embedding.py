@@ -149,13 +149,6 @@ class DocumentEmbedding:
         self._healed(library)
         return vectors
 
-    def due_us(self) -> int:
-        """When documents that failed in a write are to be tried again.
-
-        At once: it is yet to be found whether one of them is to blame, or a key, or a model.
-        """
-        return self._clock.now_us()
-
     async def redrive(self, library: Library) -> int:
         """Try all pending documents of the library now; how many there are."""
         count: int = await self._log.store.write(RedriveEmbedding(library.number))
