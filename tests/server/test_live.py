@@ -208,6 +208,26 @@ def test_a_cursor_that_cannot_be_resumed_gives_reset_and_snapshot(
                 agrees(client, library, search, query)
 
 
+def test_resumed_on_a_new_library_of_the_same_name_nothing_of_the_old_one_stays(
+    server: Server, client: Client
+) -> None:
+    query = {"vector": at(0), "k": 3}
+    client.create_library(**TWO_D, name="notes")
+    client.put("notes", "old", document(0))
+    with LiveSearch(server.url, "notes", query) as search:
+        search.until("ready")
+        last_id, shown = search.last_id, search.shown
+        client.http.delete("/v1/libraries/notes").raise_for_status()
+        client.create_library(**TWO_D, name="notes")
+        client.put("notes", "new", document(1))
+        assert search.until("error").data["code"] == "library_not_found"
+    with LiveSearch(server.url, "notes", query, last_id=last_id, shown=shown) as search:
+        reset = search.hear()
+        assert (reset.event, reset.data["reason"]) == ("reset", "other_library")
+        search.until("ready")
+        agrees(client, "notes", search, query)
+
+
 def test_resumed_over_a_restart(serve: Serve) -> None:
     server = serve(**QUICK)
     query = {"vector": at(0), "k": 4, "filter": {"ok": True}}

@@ -18,6 +18,8 @@ from headwater.search.rowsets import spelled_out
 MOST_BYTES = 8 << 20
 """Of the changes that are kept for a reader: each has its document's metadata."""
 _PAGE = 2_000
+_CREATED = "library.created"
+_TYPES = (*TYPES, _CREATED)
 
 
 @dataclass(slots=True)
@@ -36,23 +38,26 @@ class Gap:
     touched: dict[int, Change] = field(default_factory=dict)
     anew: bool = False
     """Whether all vectors were made anew in it."""
+    created: bool = False
+    """Whether the library was made in it: what the reader has is of another one of that name."""
     _kept_bytes: int = 0
 
     async def read_on(self, log: Log, most: int) -> bool:
         """Read to the head of the store; False when there are more than `most` changes, or too
-        large ones, or all vectors were made anew.
+        large ones, or all vectors were made anew, or the library was made in it.
 
         A change around a document's chunks, or of them, counts for each. Raises `CursorExpired`.
         """
         head = await log.store.read(lambda reader: reader.head())
         while self.through < head:
-            page = await log.read(self.through, _PAGE, library_ids={self.library_id}, types=TYPES)
+            page = await log.read(self.through, _PAGE, library_ids={self.library_id}, types=_TYPES)
             self.through = page.through
             self.changes += sum(
                 max(1, change.removed.count, change.kept.count) for change in page.changes
             )
             self.anew = any(change.type == REGENERATED for change in page.changes)
-            if self.anew or self.changes > most:
+            self.created = self.created or any(change.type == _CREATED for change in page.changes)
+            if self.anew or self.created or self.changes > most:
                 return False
             for change in page.changes:
                 self._take(change)

@@ -29,8 +29,9 @@ and `LibraryRegenerated` is raised when those are of another generation than its
 """Reads passages, with vectors if asked, and says where the store was."""
 
 
-Untold = Literal["too_far", "regenerated"]
-"""Why there is no difference: there would be too much to it, or no score is what it was."""
+Untold = Literal["too_far", "regenerated", "other_library"]
+"""Why there is no difference: there would be too much to it, no score is what it was, or the cursor
+is from before there was this library, and so of another one that had its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Comeback:
         gap = Gap(self._matcher.library.id, after.position)
         before = await self._before(gap)
         if before is None:
+            if gap.created:
+                return "other_library"
             return "regenerated" if gap.anew else "too_far"
         grouped = wanted.grouped
         leaves: dict[str, tuple[Told, Reason]] = {}

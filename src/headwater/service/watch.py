@@ -40,8 +40,9 @@ LARGE = 200
 
 
 _UNTOLD: dict[Untold, str] = {
-    "too_far": "too much has changed",
-    "regenerated": "all vectors were made anew, too much",
+    "too_far": "too much has changed since {after} to tell the difference",
+    "regenerated": "all vectors were made anew since {after}, too much to tell the difference",
+    "other_library": "this library was made after {after}: what you have is of another one",
 }
 Leave = tuple[Told, int, Reason]
 """A hit that is gone, the rank it had (0: nobody knows), and why."""
@@ -350,8 +351,8 @@ class Watch:
         if not isinstance(found, Difference):
             self._reset = self._reset or {
                 "code": CursorExpired.code,
-                "detail": f"{_UNTOLD[found]} since {after} to tell the difference; a snapshot of "
-                "what is there now follows",
+                "detail": f"{_UNTOLD[found].format(after=after)}; a snapshot of what is there now "
+                "follows",
                 "reason": found,
             }
             self._after = None
