@@ -143,6 +143,19 @@ async def test_one_large_commit_is_told_in_pieces_that_fit(tmp_path: Path, sips:
     assert client.largest <= 1024
 
 
+async def test_a_place_is_reached_also_where_nothing_is_wanted(tmp_path: Path) -> None:
+    client = Client()
+    async with telling(tmp_path, client) as (subscription, library, running):
+        await running.put(library, "d")
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(subscription.reached, running.log.head + 1)
+                await anyio.wait_all_tasks_blocked()
+                await running.store.write(create("others"))
+    assert [event.type for event in client.told] == EVENTS
+
+
 async def test_windows_of_any_size_tell_the_same(tmp_path: Path) -> None:
     chosen = random.Random(4)
     for window in (1, 2, 3, 7):

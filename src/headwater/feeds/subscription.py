@@ -128,7 +128,7 @@ class Subscription:
             await self._progress_if_due(progress_s)
             if reader.behind and self._room:
                 continue
-            if self._window is None:
+            if self._window is None and self._awaited is None:
                 await self._hub.park(self._listener)
                 if self._listener.error is not None:
                     raise self._listener.error
@@ -157,9 +157,9 @@ class Subscription:
     async def reached(self, position: Position) -> None:
         """Return once everything up to `position` has been told."""
         while self.position < position:
-            self.step_out()
             reached = anyio.Event()
             self._awaited = (position, reached)
+            self._listener.wake()  # the pump says nothing of what is not wanted
             await reached.wait()
 
     def step_out(self) -> None:
@@ -172,11 +172,9 @@ class Subscription:
         if piece.size_bytes > self._write_bytes and piece.count > 1:
             raise anyio.WouldBlock  # its own task tells it by turns, as its client takes it
         self._voice.tell_now(piece.events)
-        if self._awaited is not None:
-            self._arrive()
 
     def line(self) -> Line | None:
-        return self._voice.line() if self._awaited is None else None
+        return self._voice.line()
 
     # ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -220,8 +218,6 @@ class Subscription:
             for event in events:
                 cursor = Cursor.parse(event.cursor, log_id=log_id)
                 self._unacked.append((cursor.position, cursor.part))
-        if self._awaited is not None:
-            self._arrive()
 
     def _arrive(self) -> None:
         if self._awaited is not None and self.position >= self._awaited[0]:
