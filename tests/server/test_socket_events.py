@@ -196,6 +196,25 @@ def test_acknowledging_says_how_far_behind_a_subscription_is(
     assert ws.ask("ack", subscription_id=id, cursor=first["cursor"])["unacked"] == 1
 
 
+def test_what_ends_within_a_change_says_where_to_go_on_within_it(serve: Serve) -> None:
+    server = serve()
+    wish = {"types": "document.*,chunk.*", "after": "beginning"}
+    with Client(server.url) as client:
+        library = client.create_library(**TWO_D)["id"]
+        client.put(library, "d", {"chunks": [{"vector": [1, n]} for n in range(3)]})
+        with Socket(server.url, library) as ws:
+            ids = [ws.ask("subscribe", **wish, max_unacked=2)["subscription_id"] for _ in range(2)]
+            told = [ws.events(id, 2) for id in ids]
+            ended = ws.ask("unsubscribe", subscription_id=ids[0])
+            assert ended["cursor"] == told[0][-1]["id"]
+            id = ws.ask("subscribe", **wish | {"after": ended["cursor"]})["subscription_id"]
+            assert [event["data"].get("ordinal") for event in ws.events(id, 2)] == [1, 2]
+            head = client.statistics()["head"]
+            server.stop()
+            goodbye = ws.next(lambda f: f.get("event") == "goodbye")
+            assert goodbye["subscriptions"] == {ids[1]: told[1][-1]["id"], id: head}
+
+
 # ── Being slow ──────────────────────────────────────────────────────────────────────────────────
 
 

@@ -163,6 +163,11 @@ class FeedReader:
     def behind(self) -> bool:
         return self.position < self._log.head
 
+    @property
+    def cursor(self) -> Cursor:
+        """Where it stands, also between the events of one change."""
+        return Cursor(self._log.store.log_id, self.position, self._skip)
+
     def stand(self, cursor: Cursor) -> None:
         """Go on from there, for a reader that could not tell all of what `next` gave."""
         self.position, self._skip = cursor.position, cursor.part

@@ -110,6 +110,12 @@ class Subscription:
         return self._listener.reader.position
 
     @property
+    def cursor(self) -> Cursor:
+        """Where to go on so that nothing is missed and nothing comes twice."""
+        self._listener.settle()
+        return self._listener.reader.cursor
+
+    @property
     def unacked(self) -> int:
         """Events told and not acknowledged, when there is a window."""
         return len(self._unacked)

@@ -240,8 +240,8 @@ async def unsubscribe(socket: Connection, data: UnsubscribeData, exchange: Excha
     channel = socket.subscription(data.subscription_id)
     del socket.subscriptions[data.subscription_id]
     channel.end()
-    cursor = socket.services.log.cursor(channel.subscription.position)
-    await exchange.whole(Unsubscribed(data.subscription_id, str(cursor)))
+    cursor = str(channel.subscription.cursor)
+    await exchange.whole(Unsubscribed(data.subscription_id, cursor))
 
 
 async def ack(socket: Connection, data: AckData, exchange: Exchange) -> None:

@@ -145,8 +145,7 @@ class Connection:
             cursor=str(log_.cursor(log_.head)),
             retry_ms=self.services.hub.settings.retry_ms,
             subscriptions={
-                id: str(log_.cursor(channel.subscription.position))
-                for id, channel in self.subscriptions.items()
+                id: str(channel.subscription.cursor) for id, channel in self.subscriptions.items()
             },
         )
         with suppress(SocketClosed):
