@@ -15,7 +15,7 @@ import pytest
 from feeds.test_reader import Process, process
 from store.backend import create
 
-from headwater.clock import SystemClock
+from headwater.clock import Clock, SystemClock
 from headwater.feeds import Hub, Line, Selection, Subscription, Wish, parse_types, pump
 from headwater.feeds.event import Event
 from headwater.feeds.reader import read_events
@@ -38,6 +38,15 @@ def place_of(event: Event) -> tuple[Position, int]:
     return cursor.position, cursor.part
 
 
+class Hand(SystemClock):
+    """A clock that is moved by hand."""
+
+    at_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.at_s
+
+
 @dataclass(eq=False)
 class Peer:
     """A client and the way to it. By `fickleness` it takes no more after what it was told."""
@@ -48,6 +57,7 @@ class Peer:
     after: Cursor
     chosen: random.Random
     fickleness: float = 0
+    clock: Clock = field(default_factory=SystemClock)
     told: list[str] = field(default_factory=list)
     in_row: int = 0
     in_row_bytes: int = 0
@@ -62,7 +72,7 @@ class Peer:
         self._room.set()
         self.has_progressed = anyio.Event()
         self.scope = anyio.CancelScope()
-        self.subscription = Subscription(self.hub, self.wish, self.after, self, SystemClock())
+        self.subscription = Subscription(self.hub, self.wish, self.after, self, self.clock)
 
     async def run(self) -> None:
         with self.scope:
@@ -131,12 +141,12 @@ class Peer:
 
 @asynccontextmanager
 async def telling(
-    folder: Path, settings: FeedSettings
+    folder: Path, settings: FeedSettings, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Process, Library, Hub, anyio.abc.TaskGroup]]:
     async with process(folder) as running:
         library: Library = await running.store.write(create("notes"))
         renders = documents_of(lambda: running.store.log_id)
-        hub = Hub(running.log, settings, SystemClock(), renders)
+        hub = Hub(running.log, settings, clock or SystemClock(), renders)
         async with anyio.create_task_group() as tasks:
             await tasks.start(hub.run)
             yield running, library, hub, tasks
@@ -223,9 +233,10 @@ async def test_a_line_that_fails_ends_its_own_subscription_only(tmp_path: Path) 
 
 async def test_a_row_that_nothing_matches_for_is_told_how_far_it_is(tmp_path: Path) -> None:
     settings = FeedSettings(progress=timedelta(milliseconds=50))
-    async with telling(tmp_path, settings) as (running, library, hub, tasks):
+    clock = Hand()
+    async with telling(tmp_path, settings, clock) as (running, library, hub, tasks):
         start = running.log.cursor(running.log.head)
-        peers = [Peer(hub, DELETIONS, "a", start, random.Random(1)) for _ in range(3)]
+        peers = [Peer(hub, DELETIONS, "a", start, random.Random(1), clock=clock) for _ in range(3)]
         for peer in peers:
             tasks.start_soon(peer.run)
         await anyio.wait_all_tasks_blocked()
@@ -235,6 +246,7 @@ async def test_a_row_that_nothing_matches_for_is_told_how_far_it_is(tmp_path: Pa
             await anyio.wait_all_tasks_blocked()
         assert [peer.in_row for peer in peers] == [1] * 3
         (last,) = await running.put(library, "d")
+        clock.at_s = 1
         with anyio.fail_after(20):
             for peer in peers:
                 while peer.progressed != [running.log.cursor(last)]:
