@@ -149,6 +149,24 @@ def test_a_socket_has_as_many_subscriptions_as_it_may(serve: Serve) -> None:
         ws.ask("watch", query="x")
 
 
+def test_events_are_counted_whoever_tells_them(serve: Serve) -> None:
+    server = serve()
+    with Client(server.url) as client:
+        library = client.create_library(**TWO_D)["id"]
+        client.put(library, "before", document(0))
+        with Socket(server.url, library) as ws:
+            ids = [ws.ask("subscribe", after="beginning")["subscription_id"] for _ in range(2)]
+            ids.append(ws.ask("subscribe", after="beginning", max_unacked=9)["subscription_id"])
+            told = [ws.events(id, 2) for id in ids]
+            for number in range(3):  # at the head, at first by themselves, then in a row
+                client.put(library, f"d{number}", document(number))
+                told += [ws.events(id, 1) for id in ids]
+        sent = sum(map(len, told))
+        assert sent == 3 * 5
+        assert client.statistics()["total_delivered"] == sent
+        assert client.http.get("/v1/websockets/statistics").json()["total_events"] == sent
+
+
 # ── Acknowledging ───────────────────────────────────────────────────────────────────────────────
 
 

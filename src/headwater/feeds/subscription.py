@@ -219,6 +219,7 @@ class Subscription:
 
     def _told(self, events: Sequence[Event]) -> None:
         self._voice.tell(events)
+        self._hub.statistics.told(len(events))
         if self._window is not None:
             log_id = self._hub.log.store.log_id
             for event in events:
