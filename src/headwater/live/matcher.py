@@ -236,7 +236,9 @@ class Matcher:
             own = [
                 change
                 for change in committed.changes
-                if change.library_id == self.library.id and change.type in steps.TYPES
+                if change.position > stretch.through
+                and change.library_id == self.library.id
+                and change.type in steps.TYPES
             ]
             if any(change.type == steps.REGENERATED for change in own):
                 raise steps.regenerated(self.library)

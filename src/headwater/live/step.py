@@ -102,7 +102,8 @@ def make(
     dimension: int,
     settled: Position = 0,
 ) -> Step:
-    """`changes` are one library's, in order; `pieces` hold the vectors of what they added."""
+    """`changes` are one library's, in order; `pieces` hold the vectors of what they added, and may
+    begin with those of changes before them."""
     documents: list[Told] = []
     by_first: dict[int, int] = {}
     kept: dict[int, tuple[Span, Told]] = {}
@@ -137,6 +138,9 @@ def make(
                 rows, matrix = rows[alive], matrix[alive]
         matrix = scores.prepared(metric, matrix)
     firsts = np.fromiter(by_first, np.int64, len(by_first))
+    # A commit is given whole, also where its first changes were had before.
+    begin = int(np.searchsorted(rows, firsts[0])) if len(firsts) else len(rows)
+    rows, matrix = rows[begin:], matrix[begin:]
     numbers = np.fromiter(by_first.values(), np.int64, len(by_first))
     document = np.searchsorted(firsts, rows, side="right") - 1
     return Step(
