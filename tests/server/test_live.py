@@ -208,6 +208,23 @@ def test_a_cursor_that_cannot_be_resumed_gives_reset_and_snapshot(
                 agrees(client, library, search, query)
 
 
+def test_of_more_than_a_set_holds_what_comes_at_once_is_not_forgotten(
+    server: Server, client: Client, library: str
+) -> None:
+    """Once all that was kept is deleted, what was left out when it came moves up."""
+    query = {"vector": at(0), "k": 10}
+    with LiveSearch(server.url, library, query) as search:
+        search.until("ready")
+        documents = [{"id": f"d{number}", **document(0.01 * number)} for number in range(100)]
+        path = f"/v1/libraries/{library}/documents"
+        client.http.post(f"{path}/batch", json={"documents": documents}).raise_for_status()
+        nearest = [f"d{number}" for number in range(60)]
+        gone = client.http.post(f"{path}/delete", json={"ids": nearest}).raise_for_status()
+        search.until_at(gone.json()["cursor"])
+        assert ids(search) == [f"d{number}" for number in range(60, 70)]
+        agrees(client, library, search, query)
+
+
 def test_resumed_on_a_new_library_of_the_same_name_nothing_of_the_old_one_stays(
     server: Server, client: Client
 ) -> None:

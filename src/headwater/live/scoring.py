@@ -153,13 +153,17 @@ def _exactly(
 
 
 def _only_best(slots: Slots, found: Scores, block: Block[Any]) -> NDArray[np.bool_]:
-    """Of many pairs those that are among a query's best `width`, or equal to the last of them."""
+    """Of many pairs those that are among a query's best `width` + 1, or equal to the last of them.
+
+    The one more does not stay: by it the set is known not to hold everything.
+    """
     first, starts, counts = np.unique(slots, return_index=True, return_counts=True)
     keep = np.ones(len(slots), np.bool_)
+    most = block.width + 1
     for slot, start, count in zip(first.tolist(), starts.tolist(), counts.tolist(), strict=True):
-        if count > block.width and block.k[slot] <= block.width:
+        if count > most and block.k[slot] <= block.width:
             own = found[start : start + count]
-            bar = np.partition(own, count - block.width)[count - block.width]
+            bar = np.partition(own, count - most)[count - most]
             keep[start : start + count] = own >= bar
     return keep
 
