@@ -252,3 +252,20 @@ async def test_a_row_that_nothing_matches_for_is_told_how_far_it_is(tmp_path: Pa
                 while peer.progressed != [running.log.cursor(last)]:
                     await peer.has_progressed.wait()
         assert [len(peer.told) for peer in peers] == [2] * 3
+
+
+async def test_who_stands_within_a_change_not_heard_of_yet_hears_its_rest_once(
+    tmp_path: Path,
+) -> None:
+    async with telling(tmp_path, FeedSettings()) as (running, library, hub, tasks):
+        head, log_id = running.log.head, running.log.store.log_id
+        peer = Peer(hub, WISHES[1], "a", Cursor(log_id, head, 1), random.Random(1))
+        tasks.start_soon(peer.run)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(3):
+            await running.put(library, f"d{number}")
+        await peer.subscription.reached(running.log.head)
+        told, _ = await read_events(
+            running.log, hub.frames, peer.wish, running.log.cursor(head), 100
+        )
+        assert peer.told == [event.cursor for event in told[1:]]

@@ -161,7 +161,8 @@ class FeedReader:
 
     @property
     def behind(self) -> bool:
-        return self.position < self._log.head
+        # Within a change it is behind that one, which can be in the store before it is heard of.
+        return self._skip > 0 or self.position < self._log.head
 
     @property
     def cursor(self) -> Cursor:
