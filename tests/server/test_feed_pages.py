@@ -58,9 +58,13 @@ def test_what_is_no_cursor_is_refused(client: Client, text: str) -> None:
         assert (problem.status_code, problem.json()["code"]) == (400, "invalid_cursor")
 
 
-def test_cursor_beyond_the_head_is_of_another_history(client: Client, library: str) -> None:
+@pytest.mark.parametrize("beyond_by", ["2", "0.1"])
+def test_cursor_beyond_the_head_is_of_another_history(
+    client: Client, library: str, beyond_by: str
+) -> None:
     log_id, position = client.statistics()["head"].split(".")
-    beyond = f"{log_id}.{int(position) + 2}"
+    positions, _, part = beyond_by.partition(".")
+    beyond = f"{log_id}.{int(position) + int(positions)}" + (part and f".{part}")
     refused = client.http.get("/v1/events", params={"after": beyond})
     assert refused.status_code == 410
     assert (refused.json()["code"], refused.json()["reason"]) == ("cursor_expired", "ahead")

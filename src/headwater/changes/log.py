@@ -91,7 +91,8 @@ class Log:
         trimmed, head = await self.store.read(lambda reader: (reader.trimmed(), reader.head()))
         if cursor.position < trimmed:
             raise self.expired(cursor, trimmed)
-        if cursor.position > head:
+        # A part is one of the change behind the position: where that is the head, there is none.
+        if cursor.position > head or (cursor.part and cursor.position == head):
             raise CursorExpired(
                 f"cursor {cursor} is ahead of this log, which may have been restored from an "
                 "older copy; read the current state and go on from there",
