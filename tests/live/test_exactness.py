@@ -27,10 +27,11 @@ from service.whole import running
 from headwater.app import Parts
 from headwater.changes import Ring
 from headwater.clock import SystemClock
-from headwater.model import Committed, Library, Metric, Position
+from headwater.model import Committed, Library, Metric, Position, Written
 from headwater.service.drafts import ChunkInput, DocumentInput
 from headwater.service.live import LiveQuery
 from headwater.settings import LiveSettings, SearchSettings, Settings
+from headwater.store.base import DeleteDocuments
 
 TINY = SearchSettings(seal_rows=16, exact_rows=0, ef_search=16, settle=timedelta(milliseconds=10))
 LIVE = LiveSettings(margin=0, step_rows=4)
@@ -44,7 +45,9 @@ WRITE = st.one_of(
     PUT,
     st.tuples(st.just("patch"), IDS, metadata),
     st.tuples(st.just("delete"), IDS),
+    st.tuples(st.just("clear"), st.lists(IDS, min_size=2, unique=True)),
     st.tuples(st.just("together"), st.lists(PUT, min_size=2, max_size=6, unique_by=lambda p: p[1])),
+    st.tuples(st.just("batch"), st.lists(PUT, min_size=2, unique_by=lambda p: p[1])),
     st.tuples(st.just("settle")),
 )
 WRITES = st.lists(WRITE, max_size=30)
@@ -91,12 +94,15 @@ class Stage:
     parts: Parts
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+@pytest.fixture(scope="module", params=[LIVE.step_rows, 100], ids=["small steps", "whole commits"])
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    live = LIVE.model_copy(update={"step_rows": request.param})
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(
-            running(Settings(data=tmp_path_factory.mktemp("data"), live=LIVE, search=TINY))
+            running(Settings(data=tmp_path_factory.mktemp("data"), live=live, search=TINY))
         ) as parts,
     ):
         yield Stage(portal, parts)
@@ -283,6 +289,12 @@ async def write_one(
             position = await parts.documents.delete(library, id)
             history.delete(id, position)
             ends.reach(position)
+        case ("clear", ids):
+            gone = await parts.log.store.write(DeleteDocuments(library.number, ids))
+            for position, id in zip(gone, ids, strict=True):
+                if position is not None:
+                    history.delete(id, position)
+                    ends.reach(position)
         case ("together", puts):
             done: list[tuple[Position, tuple[Any, ...]]] = []
 
@@ -296,15 +308,27 @@ async def write_one(
                 if position > ends.position:
                     history.put(id, chunks, own, position)
                     ends.reach(position)
+        case ("batch", puts):
+            bodies = [msgspec.json.encode(_document(*put[1:])) for put in puts]
+            results = await parts.documents.put_batch(library, bodies)
+            for (_, id, chunks, own), result in zip(puts, results, strict=True):
+                assert isinstance(result, Written)
+                if result.position > ends.position:
+                    history.put(id, chunks, own, result.position)
+                    ends.reach(result.position)
         case ("settle",):
             await ends.settle()
+
+
+def _document(id: str, chunks: list[tuple[int, Any]], own: dict[str, Any]) -> DocumentInput:
+    given = [
+        ChunkInput(None, vector_of(seed).tolist(), metadata or None) for seed, metadata in chunks
+    ]
+    return DocumentInput(id=id, chunks=given, metadata=own)
 
 
 async def _put(
     parts: Parts, library: Library, id: str, chunks: list[tuple[int, Any]], own: dict[str, Any]
 ) -> Position:
-    given = [
-        ChunkInput(None, vector_of(seed).tolist(), metadata or None) for seed, metadata in chunks
-    ]
-    document = DocumentInput(id=id, chunks=given, metadata=own)
+    document = _document(id, chunks, own)
     return (await parts.documents.put(library, document, size_bytes=0)).position
