@@ -158,6 +158,7 @@ async def test_a_crowd_that_comes_goes_and_stalls_hears_each_event_once(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pump, "IN_A_ROW", 4)
+    monkeypatch.setattr(pump, "ROW", 4)
     chosen = random.Random(seed)
     async with telling(tmp_path, FeedSettings(write_bytes=5_000)) as (running, library, hub, tasks):
         log = running.log
