@@ -25,7 +25,7 @@ IDLE = TINY.model_copy(update={"settle": timedelta(hours=1), "snapshot_every": t
 
 
 async def ask(home: Any, library: Library, type: str = "index.rebuilding") -> Position:
-    position: Position = await home.store.write(Announce(type, library.id, {}))
+    position: Position = await home.store.write(Announce(type, library.number, {}))
     return position
 
 

@@ -16,6 +16,7 @@ from headwater.model import Library
 from headwater.service.job_types import batch_delete
 from headwater.service.job_types.batch_delete import BatchDelete
 from headwater.store.base import DeleteDocument, DeleteDocuments, PatchDocument, PutDocuments
+from headwater.store.library_commands import DeleteLibrary
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +83,27 @@ async def test_what_comes_after_the_job_began_stays(tmp_path: Path) -> None:
         done = await home.run(handler, job)
         assert (done.result or {})["deleted"] == 20
         assert set(await home.documents(library)) == {"d100"}
+
+
+@pytest.mark.parametrize("params", [{"filter": {}}, {"ids": ["d1"]}])
+async def test_library_that_is_deleted_before_the_first_look_fails_the_job(
+    tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with job_house(tmp_path) as home:
+        library = await filled(home, "books", 4)
+        libraries = home.parts.libraries
+        fresh = libraries.fresh
+
+        async def fresh_then_deleted(ref: str) -> Library:
+            found = await fresh(ref)
+            await home.parts.log.store.write(DeleteLibrary(library.number))
+            return found
+
+        monkeypatch.setattr(libraries, "fresh", fresh_then_deleted)
+        handler = handler_of(home)
+        done = await home.run(handler, await home.submit(handler, params, library))
+        assert done.status == "failed"
+        assert (done.error or {})["code"] == "library_not_found"
 
 
 async def test_a_document_that_is_changed_before_every_write_has_its_outcome_all_the_same(

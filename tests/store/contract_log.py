@@ -13,6 +13,7 @@ from headwater.errors import (
     CursorExpired,
     HeadwaterError,
     LibraryExists,
+    LibraryNotFound,
     ShuttingDown,
 )
 from headwater.store.base import Announce, LogPage, Reader, TrimLog
@@ -58,7 +59,7 @@ class LogContract:
             store, a, b = opened.store, await opened.library("a"), await opened.library("b")
             for i in range(10):
                 await store.write(put(a if i % 2 else b, draft(f"d{i}", "t")))
-            await store.write(Announce("index.rebuilt", a.id, {"why": "asked"}))
+            await store.write(Announce("index.rebuilt", a.number, {"why": "asked"}))
             head = await store.read(lambda reader: reader.head())
             page = await store.read(lambda r: r.log(0, 3, library_ids={a.id}))
             assert [change.library_id for change in page.changes] == [a.id] * 3
@@ -74,6 +75,14 @@ class LogContract:
             assert (page.changes, page.through) == ([], head)
             (last,) = (await store.read(lambda r: r.log(head - 1, 100))).changes
             assert (last.type, data(last)) == ("index.rebuilt", {"why": "asked"})
+
+    async def test_nothing_is_announced_of_a_deleted_library(self, backend: Backend) -> None:
+        async with backend.open() as opened:
+            library = await opened.library()
+            await opened.store.write(DeleteLibrary(library.number))
+            with pytest.raises(LibraryNotFound):
+                await opened.store.write(Announce("index.rebuilt", library.number, {}))
+            assert [change.type for change in await whole_log(opened)][-1] == "library.deleted"
 
     async def test_a_page_of_large_changes_is_short_and_the_next_goes_on(
         self, backend: Backend

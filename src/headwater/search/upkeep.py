@@ -21,7 +21,7 @@ import structlog
 from headwater.changes.bell import Bell
 from headwater.changes.log import Log
 from headwater.clock import Clock
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, LibraryNotFound
 from headwater.model import Position
 from headwater.search import snapshot
 from headwater.search.eviction import overweight
@@ -299,7 +299,10 @@ class Upkeep:
         return True
 
     async def announce(self, type: str, view: View, took_ms: int, reason: str) -> None:
-        """Tell the log's readers. A store that cannot take it now only costs the event."""
+        """Tell the log's readers. A store that cannot take it now only costs the event.
+
+        Of a library that was deleted meanwhile there is nothing to tell.
+        """
         if not self._writes:
             return
         data = {
@@ -309,7 +312,9 @@ class Upkeep:
             "reason": reason,
         }
         try:
-            await self._log.store.write(Announce(type, view.id, data))
+            await self._log.store.write(Announce(type, view.library.number, data))
+        except LibraryNotFound:
+            return
         except HeadwaterError as error:
             log.warning("view.unannounced", library=view.id, type=type, error=str(error))
 

@@ -14,6 +14,7 @@ from headwater.changes.log import Log
 from headwater.filters import Filter
 from headwater.model import Described, Library, Position
 from headwater.search.base import SearchEngine
+from headwater.service.libraries import still
 from headwater.service.matching import SCANNED_DOCUMENTS, find, meets
 from headwater.store.base import DeleteDocuments, Reader
 
@@ -55,7 +56,8 @@ class Deletions:
     ) -> Deletion:
         """Delete up to `limit` documents that meet the filter; `dry_run` only counts them.
 
-        Looks at a bounded number of documents. Cancelled, it has deleted some of them.
+        Looks at a bounded number of documents. Cancelled, it has deleted some of them. Raises
+        `LibraryNotFound`.
         """
         matched = deleted = looked_at = 0
         position = self._log.head
@@ -66,6 +68,8 @@ class Deletions:
             def read(
                 reader: Reader, start: int = start, wanted: int = wanted
             ) -> tuple[list[Described], int | None]:
+                still(reader, library)  # else none would be found, as if there were none
+
                 def page(after: int, count: int) -> list[Described]:
                     return reader.described(library.number, after_row=after, limit=count)
 
@@ -86,10 +90,13 @@ class Deletions:
     async def named(
         self, library: Library, ids: Sequence[str], *, dry_run: bool, searchable: bool
     ) -> Deletion:
-        """Delete those of `ids` that exist; `dry_run` only counts them."""
+        """Delete those of `ids` that exist; `dry_run` only counts them.
+
+        Raises `LibraryNotFound`.
+        """
         wanted = list(dict.fromkeys(ids))
         chunks = await self._log.store.read(
-            lambda reader: reader.chunk_counts(library.number, wanted)
+            lambda reader: reader.chunk_counts(still(reader, library).number, wanted)
         )
         if dry_run:
             return Deletion(len(chunks), 0, self._log.head)

@@ -30,6 +30,7 @@ from headwater.feeds import Event, Hub, Selection, Wish, parse_types
 from headwater.filters import Filter, matches
 from headwater.model import Library, Position
 from headwater.service.ingest import error_json
+from headwater.service.libraries import still
 from headwater.service.matching import meets
 from headwater.service.render import document_json
 from headwater.service.spool import Spool
@@ -129,7 +130,8 @@ class Export:
     ) -> Position | None:
         """Send the export to its summary; the position to follow on from.
 
-        None when it could not be read to its end, which the client has then been told.
+        None when it could not be read to its end, which the client has then been told. Raises
+        `LibraryNotFound`, before anything is sent.
         """
         spool = Spool(self._ingest.spill_memory_bytes, self._ingest.spill_file_bytes, self._pool)
         snapshot = _Run(self, library, spool, include, filter)
@@ -210,6 +212,8 @@ class _Run:
         export = self._export
         started_s = export.clock.monotonic()
         async with export.log.store.snapshot() as snapshot:
+            # Deleted just before, it would look empty, and a follower never hear that it went.
+            await snapshot.read(lambda reader: still(reader, self._library))
             with anyio.move_on_after(export.max_snapshot.total_seconds()) as scope:
                 if resume is not None:
                     await self._deletions(snapshot, resume)

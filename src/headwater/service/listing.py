@@ -12,6 +12,7 @@ import msgspec
 
 from headwater.filters import Filter
 from headwater.model import Chunk, Document, Library
+from headwater.service.libraries import still
 from headwater.service.matching import find
 from headwater.store.base import Reader
 
@@ -60,9 +61,10 @@ def page_of(
     """Up to `limit` in order of first insertion; without chunks unless asked.
 
     With `pending`, only those that wait for their vectors; with `filter`, those that meet it:
-    then a bounded number is looked at, and a page may be short although more follow.
+    then a bounded number is looked at, and a page may be short although more follow. Raises
+    `LibraryNotFound`.
     """
-    number = library.number
+    number = still(reader, library).number
     read = reader.pending_documents if pending else reader.documents
     next_row: int | None = None
     if filter is None:

@@ -193,10 +193,13 @@ class DeleteDocuments:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """→ `Position`. One change that concerns no row: `index.rebuilt`, `index.optimized`."""
+    """→ `Position`. One change that concerns no row: `index.rebuilt`, `index.optimized`.
+
+    Raises `LibraryNotFound`: nothing is told of a library after its end.
+    """
 
     type: str
-    library_id: str
+    number: int
     data: dict[str, Any]
 
 

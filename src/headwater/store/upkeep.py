@@ -120,7 +120,8 @@ def _end(
 
 
 def announce(tx: Transaction, command: Announce) -> Position:
-    return tx.change(command.type, command.library_id, None, encode(command.data))
+    library = tx.library(command.number)
+    return tx.change(command.type, library.id, None, encode(command.data))
 
 
 def trim_log(tx: Transaction, command: TrimLog) -> Position:

@@ -133,7 +133,9 @@ class _Delete:
     async def _matching(self, filter: Filter) -> None:
         number, context = self._library.number, self._context
         if not self._state.begun:
-            last_row = await context.read(lambda reader: reader.last_row(number))
+            last_row = await context.read(
+                lambda reader: reader.last_row(still(reader, self._library).number)
+            )
             self._state = State(begun=True, last_row=last_row)
             await context.save(msgspec.to_builtins(self._state))
         context.progress(self._state.deleted, None, "deleting")

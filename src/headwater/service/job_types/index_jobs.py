@@ -158,7 +158,7 @@ async def _ask(context: JobContext, library: Library, type: str, clock: Clock) -
         made: dict[str, Any] = msgspec.to_builtins(State(position=position, began_us=began_us))
         return made
 
-    command = Announce(type, library.id, {"job_id": context.job.id})
+    command = Announce(type, library.number, {"job_id": context.job.id})
     position: Position = await context.write(command, state=asked)
     return State(position=position, began_us=began_us)
 
@@ -166,7 +166,7 @@ async def _ask(context: JobContext, library: Library, type: str, clock: Clock) -
 async def _tell(context: JobContext, library: Library, type: str, state: State) -> None:
     """Say that it is done, once."""
     data = _result(state) | {"reason": "job", "job_id": context.job.id}
-    await context.write(Announce(type, library.id, data), state=msgspec.to_builtins(state))
+    await context.write(Announce(type, library.number, data), state=msgspec.to_builtins(state))
 
 
 def _result(state: State) -> dict[str, Any]:
