@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from headwater.changes import Bell
+from headwater.changes.bell import Place
 
 pytestmark = pytest.mark.anyio
 
@@ -41,20 +42,21 @@ async def test_a_waiter_sleeps_through_lower_rings_and_wakes_past_its_own() -> N
     assert woken == [5, 9]
 
 
-async def test_who_is_first_is_woken_before_those_who_waited_longer() -> None:
+async def test_those_of_a_lower_place_are_woken_before_those_who_waited_longer() -> None:
     bell = Bell(1)
     woken: list[str] = []
 
-    async def wait(name: str, first: bool) -> None:
-        await bell.wait_past(1, first=first)
+    async def wait(name: str, place: Place) -> None:
+        await bell.wait_past(1, place=place)
         woken.append(name)
 
+    waiting: list[tuple[str, Place]] = [("reader", 2), ("view", 1), ("pump", 0), ("follower", 2)]
     async with anyio.create_task_group() as tasks:
-        for name in ("view", "pump", "reader"):
-            tasks.start_soon(wait, name, name == "pump")
+        for name, place in waiting:
+            tasks.start_soon(wait, name, place)
             await anyio.wait_all_tasks_blocked()
         bell.ring(2)
-    assert woken == ["pump", "view", "reader"]
+    assert woken == ["pump", "view", "reader", "follower"]
 
 
 async def test_wake_lets_everybody_look_again_without_news() -> None:

@@ -36,6 +36,8 @@ class Ring:
 
         A commit is given whole; a reader inside it skips what it has.
         """
+        if self._commits and (last := self._commits[-1][0]).after <= position:
+            return last if position < last.through else None  # as almost always
         index = bisect_right(self._commits, position, key=lambda entry: entry[0].through)
         if index == len(self._commits):
             return None

@@ -98,7 +98,7 @@ class Pump:
             tasks.start_soon(self._remind)
             task_status.started()
             while True:
-                await self._log.bell.wait_past(self._position, first=True)
+                await self._log.bell.wait_past(self._position, place=0)
                 self._position = self._log.head
                 for wish, crowd in list(self._crowds.items()):
                     await self._tell(wish, crowd)

@@ -77,6 +77,8 @@ class LocalViews(Views[View], SearchEngine):
     deletes there and announces what was built; the others read.
     """
 
+    place = 1  # a writer does not hear before its document can be found
+
     def __init__(
         self,
         folder: Path,
@@ -106,7 +108,6 @@ class LocalViews(Views[View], SearchEngine):
         self._pool = Pool("index-read", 1)
         self._prepared: dict[str, View] = {}
         """Filled with vectors that are about to be valid."""
-        log.on_news(self._at_once)
 
     # ── Questions ───────────────────────────────────────────────────────────────────────────────
 
@@ -250,19 +251,6 @@ class LocalViews(Views[View], SearchEngine):
         await self._upkeep.save_all(self._clock.monotonic() + _SAVE_AT_STOP.total_seconds())
 
     # ── Following ───────────────────────────────────────────────────────────────────────────────
-
-    def _at_once(self, committed: Committed | None) -> None:
-        """Apply a commit that follows directly, before its writer hears of it.
-
-        What keeps up costs nobody a turn of the loop; `_follow` does the rest.
-        """
-        if (
-            committed is not None
-            and self._group is not None
-            and not self._turn.locked()
-            and committed.after <= self._applied.position
-        ):
-            self._take(committed)
 
     def _take(self, committed: Committed) -> bool:
         """Apply a commit from the ring; it may begin before where we are, which is harmless."""

@@ -16,7 +16,7 @@ import anyio.abc
 import anyio.lowlevel
 import structlog
 
-from headwater.changes.bell import Bell
+from headwater.changes.bell import Bell, Place
 from headwater.changes.log import Log
 from headwater.clock import Clock
 from headwater.errors import (
@@ -43,6 +43,9 @@ log = structlog.get_logger(__name__)
 
 class Views(ABC, Generic[S]):
     """The views of one kind. Loop only."""
+
+    place: Place = 2
+    """When news are applied, among those who follow the log: `Bell.wait_past`."""
 
     commits_per_turn = 8
     """How many recent commits `_follow` goes past before others have their turn of the loop."""
@@ -262,7 +265,7 @@ class Views(ABC, Generic[S]):
 
     async def _follow(self) -> None:
         while True:
-            await self._log.bell.wait_past(self._applied.position)
+            await self._log.bell.wait_past(self._applied.position, place=self.place)
             try:
                 async with self._turn:
                     if not self._drain():
