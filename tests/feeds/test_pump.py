@@ -16,7 +16,7 @@ from feeds.test_reader import Process, process
 from store.backend import create
 
 from headwater.clock import Clock, SystemClock
-from headwater.feeds import Hub, Line, Selection, Subscription, Wish, parse_types, pump
+from headwater.feeds import Hub, Line, Selection, Subscription, Wish, crowd, parse_types, pump
 from headwater.feeds.event import Event
 from headwater.feeds.reader import read_events
 from headwater.model import Cursor, Library, Position
@@ -159,6 +159,7 @@ async def test_a_crowd_that_comes_goes_and_stalls_hears_each_event_once(
 ) -> None:
     monkeypatch.setattr(pump, "IN_A_ROW", 4)
     monkeypatch.setattr(pump, "ROW", 4)
+    monkeypatch.setattr(crowd, "ROW", 4)
     chosen = random.Random(seed)
     async with telling(tmp_path, FeedSettings(write_bytes=5_000)) as (running, library, hub, tasks):
         log = running.log

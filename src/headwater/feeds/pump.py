@@ -8,8 +8,7 @@ for it, reads on by itself and parks again: nobody waits for anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 import anyio
 import anyio.abc
@@ -17,56 +16,15 @@ import anyio.lowlevel
 
 from headwater.changes.log import Log
 from headwater.clock import Clock
+from headwater.feeds.crowd import ROW, Crowd
 from headwater.feeds.listener import Listener
 from headwater.feeds.reader import Frames, Piece, Wish
-from headwater.feeds.row import Line, Row
 from headwater.feeds.statistics import FeedStatistics
 from headwater.model import Position
 from headwater.settings import FeedSettings
 
 IN_A_ROW = 100
-"""Deliveries before others get a turn of the loop: a millisecond or so."""
-ROW = 400
-"""The same for those told in rows, and a row's members at most: two milliseconds or so. What others
-do with news in their first turn takes 0.3 ms, which half of a crowd of hundreds need not wait for.
-"""
-
-
-@dataclass(slots=True)
-class _Crowd:
-    """The parked listeners of one wish. In the order they came, which is about that of their
-    sockets in memory: 5 % of a telling.
-    """
-
-    parked: int = 0
-    alone: dict[Listener, None] = field(default_factory=dict)
-    _rows: dict[str, list[Row[Listener]]] = field(default_factory=dict)
-    """By the names of their lines. A listener is in one of them or alone."""
-
-    @property
-    def rows(self) -> Iterator[Row[Listener]]:
-        for rows in self._rows.values():
-            yield from rows
-
-    def line_up(self, listener: Listener, line: Line) -> None:
-        """Move one who is alone, and has been told just now, to a row that stands at its place."""
-        rows = self._rows.setdefault(line.name, [])
-        place = listener.reader.position
-        for row in rows:
-            if len(row) < ROW and row.told == row.position == place:
-                break
-        else:
-            row = Row(line, place, listener.told_s, self.alone)
-            rows.append(row)
-        del self.alone[listener]
-        listener.line_up(row, line)
-
-    def close_up(self) -> None:
-        """Drop the rows that nobody is left in."""
-        for name in [name for name, rows in self._rows.items() if not all(rows)]:
-            self._rows[name] = left = [row for row in self._rows[name] if row]
-            if not left:
-                del self._rows[name]
+"""Deliveries to those alone before others get a turn of the loop: a millisecond or so."""
 
 
 class Pump:
@@ -87,7 +45,7 @@ class Pump:
         self._progress_s = settings.progress.total_seconds()
         self._now_s: Callable[[], float] = clock.monotonic
         self._statistics = statistics
-        self._crowds: dict[Wish, _Crowd] = {}
+        self._crowds: dict[Wish, Crowd] = {}
         self._position: Position = 0
 
     async def run(
@@ -110,7 +68,7 @@ class Pump:
         something due without news. It stands where its reader says.
         """
         wish = listener.reader.wish
-        crowd = self._crowds.setdefault(wish, _Crowd())
+        crowd = self._crowds.setdefault(wish, Crowd())
         listener.parked = parked = anyio.Event()
         crowd.alone[listener] = None
         crowd.parked += 1
@@ -124,7 +82,7 @@ class Pump:
             if not crowd.parked:
                 del self._crowds[wish]
 
-    async def _tell(self, wish: Wish, crowd: _Crowd) -> None:
+    async def _tell(self, wish: Wish, crowd: Crowd) -> None:
         """Give the listeners of one wish what is new, each from where it stands.
 
         What is committed meanwhile waits until the other wishes have had their turn.
@@ -146,7 +104,7 @@ class Pump:
     async def _tell_rows(
         self,
         wish: Wish,
-        crowd: _Crowd,
+        crowd: Crowd,
         pieces: dict[Position, Piece | None],
         head: Position,
     ) -> None:
@@ -186,7 +144,7 @@ class Pump:
 
     def _hand_out(
         self,
-        crowd: _Crowd,
+        crowd: Crowd,
         listeners: list[Listener],
         pieces: Mapping[Position, Piece | None],
         head: Position,

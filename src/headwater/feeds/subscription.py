@@ -172,6 +172,10 @@ class Subscription:
         """Be told by itself from now on: the client takes no more, or is to hear no more."""
         self._listener.step_out()
 
+    def settle(self) -> None:
+        """Have what it was told in a row counted, by itself and by its way to the client."""
+        self._listener.settle()
+
     # ── As the pump sees it ─────────────────────────────────────────────────────────────────────
 
     def offer(self, piece: Piece) -> None:

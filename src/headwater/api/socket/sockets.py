@@ -138,7 +138,8 @@ class Sockets:
         """The figures of `/v1/websockets/statistics`."""
         open_ = self._connections
         channels = [each.subscription for one in open_ for each in one.subscriptions.values()]
-        pending = sum(subscription.lag for subscription in channels)  # settles what else is counted
+        for subscription in channels:
+            subscription.settle()  # else what its row was told is not counted yet
         counted = self.statistics
         received = counted.bytes_received + sum(one.wire.bytes_received for one in open_)
         sent = counted.bytes_sent + sum(one.wire.bytes_sent for one in open_)
@@ -149,7 +150,7 @@ class Sockets:
             "watches": sum(len(one.watches) for one in open_),
             "requests_in_flight": sum(len(one.in_flight) for one in open_),
             "waiting_to_read": sum(not one.wire.writable for one in open_),
-            "pending_events": pending,
+            "pending_events": sum(subscription.lag for subscription in channels),
             "unacked_events": sum(subscription.unacked for subscription in channels),
             "bytes_received": received,
             "bytes_sent": sent,
