@@ -214,7 +214,9 @@ def open_socket(
     if buffer_bytes is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     raw.connect((parts.hostname, parts.port))
-    return connect(address + path, sock=raw, proxy=None, max_size=None)
+    # Without pings of its own: their thread outlives a connection that is cut, and takes random
+    # numbers while another test is not to.
+    return connect(address + path, sock=raw, proxy=None, max_size=None, ping_interval=None)
 
 
 def turned_away(url: str, session: str, **asked: str) -> tuple[int | None, Json]:

@@ -43,6 +43,7 @@ class Socket:
             proxy=None,
             max_size=None,
             max_queue=None,  # or it would not read up to the end of a socket that it closes
+            ping_interval=None,  # as in `guest.py`
             **options,
         )
         self.connection: ClientConnection = self._open.enter_context(opening)
